@@ -1,0 +1,311 @@
+"""The agent: one per host, the same for every engine. It starts workers, relays what they say, and leaves nothing behind.
+
+It is two processes. The guard starts the loop and waits; the loop does the work. Whichever dies, of whatever, the other
+ends every descendant of both: the guard because orphans become its children, the loop because the kernel signals it.
+The launcher holds the other ends of the loop's stdin and stdout; its end, or its silence, is the end of everything here.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from . import facts, kernel, strays, wire
+from .process import Process
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from .ports import Lease
+
+HEARTBEAT = 2.0
+# What is held for a slow launcher before the workers have to wait for it.
+_HIGH, _LOW = 8 << 20, 2 << 20
+# How long descendants of a worker that is gone may hold its pipes, and how long the last ones may take to die.
+_DRAIN = 2.0
+_FAREWELL = 5.0
+
+
+class Agent:
+    """The loop. It owns every worker of this host; all it knows comes through descriptors and SIGCHLD."""
+
+    def __init__(self, silence: float | None) -> None:
+        self._silence = silence
+        self._reader = wire.Reader()
+        self._writer = wire.Writer(1)
+        self._processes: dict[int, Process] = {}
+        self._leases: list[Lease] = []
+        self._selector = selectors.DefaultSelector()
+        self._ending = False
+        self._held_back = False
+        self._heard = self._beat = time.monotonic()
+
+    def run(self) -> None:
+        """Serve the launcher until it says bye, goes away, or falls silent; then end whatever is left."""
+        for descriptor in (0, 1):
+            os.set_blocking(descriptor, False)
+        self._watch(0, self._on_launcher)
+        self._watch(_wakeup(), self._on_signal)
+        self._writer.control({"do": "hello", "protocol": wire.PROTOCOL, "facts": facts.gather()})
+        while not self._ending:
+            self._flush()
+            for key, _ in self._selector.select(self._until_next()):
+                key.data(key.fd)
+            self._on_time()
+        self._leave()
+
+    def _watch(self, descriptor: int, callback: Callable[[int], None]) -> None:
+        self._selector.register(descriptor, selectors.EVENT_READ, callback)
+
+    # From the launcher
+
+    def _on_launcher(self, descriptor: int) -> None:
+        data = os.read(descriptor, wire.CHUNK)
+        self._heard = time.monotonic()
+        if not data:
+            self._ending = True
+        for _, _, payload in self._reader.feed(data):
+            self._obey(json.loads(payload))
+
+    def _obey(self, order: dict[str, Any]) -> None:
+        match order["do"]:
+            case "lease":
+                self._lease(order["count"], order["ports"])
+            case "spawn":
+                self._spawn(order)
+            case "stop" if process := self._processes.get(order["task"]):
+                process.terminate(order["grace"])
+            case "kill" if process := self._processes.get(order["task"]):
+                process.kill()
+            case "bye":
+                self._ending = True
+
+    def _lease(self, count: int, ports: list[int] | None) -> None:
+        from .ports import lease
+
+        try:
+            leases = lease(count, None if ports is None else (ports[0], ports[1]))
+        except OSError as error:
+            self._tell("fault", order="lease", errno=error.errno, error=error.strerror)
+            return
+        self._leases += leases
+        self._tell("leased", ports=[one.port for one in leases])
+
+    def _spawn(self, order: dict[str, Any]) -> None:
+        number = order["task"]
+        try:
+            process = Process(number, order["argv"], order["cwd"], order["env"], order["cores"])
+        except OSError as error:
+            self._tell("fault", order="spawn", task=number, errno=error.errno, error=error.strerror)
+            return
+        self._processes[number] = process
+        self._watch(process.output, lambda fd: self._on_output(process, fd))
+        self._watch(process.control, lambda fd: self._on_report(process, fd))
+        self._tell("started", task=number, pid=process.pid)
+
+    # From the workers
+
+    def _on_output(self, process: Process, descriptor: int) -> None:
+        if data := os.read(descriptor, wire.CHUNK):
+            self._writer.output(process.number, data)
+            if self._writer.pending > _HIGH:
+                self._flush()
+                self._hold_back()
+        else:
+            self._close(process, descriptor)
+
+    def _on_report(self, process: Process, descriptor: int) -> None:
+        if data := os.read(descriptor, wire.CHUNK):
+            for record in process.reports(data):
+                self._tell("report", task=process.number, record=record)
+        else:
+            self._close(process, descriptor)
+
+    def _close(self, process: Process, descriptor: int) -> None:
+        if descriptor in self._selector.get_map():
+            self._selector.unregister(descriptor)
+        os.close(descriptor)
+        process.open.discard(descriptor)
+        self._bury(process)
+
+    def _on_signal(self, descriptor: int) -> None:
+        if {signal.SIGTERM, signal.SIGHUP} & set(os.read(descriptor, 4096)):
+            self._ending = True
+        reaped = False
+        while (pid := _zombie()) is not None:
+            self._reap(pid)
+            reaped = True
+        if reaped:
+            strays.end_strays(list(self._processes.values()))
+
+    def _reap(self, pid: int) -> None:
+        process = next((one for one in self._processes.values() if one.pid == pid and one.ended is None), None)
+        if process is not None:
+            process.kill_group()
+        _, status, usage = os.wait4(pid, 0)
+        if process is not None:
+            process.ended = (status, usage.ru_maxrss, time.time())
+            process.kill_at = None
+            process.drain_by = time.monotonic() + _DRAIN
+            self._bury(process)
+
+    def _bury(self, process: Process) -> None:
+        if process.ended is not None and not process.open and process.drain_by is not None:
+            process.drain_by = None
+            self._tell("exited", task=process.number, **process.obituary())
+
+    # Time
+
+    def _until_next(self) -> float:
+        moments = [self._beat + HEARTBEAT]
+        for process in self._processes.values():
+            moments += [at for at in (process.kill_at, process.drain_by) if at is not None]
+        return max(0.0, min(moments) - time.monotonic())
+
+    def _on_time(self) -> None:
+        now = time.monotonic()
+        for process in self._processes.values():
+            if process.kill_at is not None and now >= process.kill_at:
+                process.kill()
+            if process.drain_by is not None and now >= process.drain_by:
+                self._give_up_draining(process)
+        if now - self._beat >= HEARTBEAT:
+            self._beat = now
+            self._tell("ping", clock=time.time())
+            self._ending = self._ending or (self._silence is not None and now - self._heard > self._silence)
+
+    def _give_up_draining(self, process: Process) -> None:
+        for descriptor in list(process.open):
+            self._close(process, descriptor)
+
+    # To the launcher
+
+    def _tell(self, what: str, **fields: object) -> None:
+        self._writer.control({"do": what, **fields})
+
+    def _flush(self) -> None:
+        try:
+            self._writer.flush()
+        except BrokenPipeError:
+            self._ending = True
+            return
+        waiting = self._writer.pending > 0
+        if waiting != (1 in self._selector.get_map()):
+            if waiting:
+                self._selector.register(1, selectors.EVENT_WRITE, lambda _: None)
+            else:
+                self._selector.unregister(1)
+        if self._held_back and self._writer.pending < _LOW:
+            self._resume()
+
+    def _hold_back(self) -> None:
+        """Stop reading output: the pipes fill up and the workers wait, as they would for a slow disk."""
+        if self._held_back or self._writer.pending <= _HIGH:
+            return
+        self._held_back = True
+        for process in self._processes.values():
+            if process.output in process.open:
+                self._selector.unregister(process.output)
+
+    def _resume(self) -> None:
+        self._held_back = False
+        for process in self._processes.values():
+            if process.output in process.open:
+                self._watch(process.output, lambda fd, process=process: self._on_output(process, fd))  # type: ignore[misc]
+
+    # The end
+
+    def _leave(self) -> None:
+        with suppress(BrokenPipeError):
+            self._writer.flush()
+        for process in self._processes.values():
+            process.kill()
+        for held in self._leases:
+            held.close()
+        _end_descendants(time.monotonic() + _FAREWELL)
+
+
+def _end_descendants(deadline: float) -> None:
+    """Kill and reap until no child is left; each one that dies hands over its own children."""
+    while time.monotonic() < deadline and strays.end_all():
+        # A killed child is gone in well under a millisecond, unless it sits in the kernel waiting for a disk.
+        if _zombie() is None:
+            time.sleep(0.002)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+def _zombie() -> int | None:
+    """The id of a child that has ended and is not reaped yet, so that its group's id is still taken."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return None
+    return None if found is None else found.si_pid
+
+
+def _wakeup() -> int:
+    """A descriptor that becomes readable, with the signals' numbers, when one arrives."""
+    read, write = os.pipe()
+    for descriptor in (read, write):
+        os.set_blocking(descriptor, False)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    return read
+
+
+def _guard(loop: int) -> int:
+    """Wait for the loop to end, reaping what was adopted; then end every descendant. Returns the exit status."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1):
+        # The launcher must see EOF when the loop goes, and the loop must see it when the launcher does.
+        os.dup2(null, descriptor)
+    while True:
+        pid, status = os.wait()
+        if pid == loop:
+            break
+    _end_descendants(time.monotonic() + _FAREWELL)
+    return os.waitstatus_to_exitcode(status)
+
+
+def main(options: str) -> None:
+    """Run the agent; ``options`` is a JSON object: ``private`` (bool), ``silence`` (seconds, or null for never)."""
+    chosen = json.loads(options)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if chosen["private"]:
+        try:
+            kernel.enter_private_network()
+        except OSError as error:
+            _refuse(error)
+            return
+    kernel.adopt_orphans()
+    guard = os.getpid()
+    loop = os.fork()
+    # Neither has anything that the interpreter would have to tidy up, and the launcher waits for both.
+    if loop:
+        os._exit(abs(_guard(loop)))
+    kernel.adopt_orphans()
+    kernel.die_with_parent(signal.SIGTERM, guard)
+    status = 1
+    try:
+        Agent(chosen["silence"]).run()
+        status = 0
+    except Exception:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(status)
+
+
+def _refuse(error: OSError) -> None:
+    number = error.errno or errno.EIO
+    os.write(1, wire.control({"do": "fault", "order": "private", "errno": number, "error": os.strerror(number)}))

@@ -1,0 +1,70 @@
+"""What this host is: name, Python, cores, memory, GPUs, the ways in from outside. Gathered once, cheaply."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import suppress
+
+# Variables that divide a machine among workers. Where one is set already, its owner decided, and we leave it alone.
+DIVIDERS = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+# And one that only says how to print.
+KEPT = (*DIVIDERS, "PYTHONUNBUFFERED")
+
+
+def gather() -> dict[str, object]:
+    """The facts of this host, as JSON takes them."""
+    return {
+        "hostname": os.uname().nodename,
+        "python": sys.version.split()[0],
+        "cores": cores(),
+        "memory": _memory(),
+        "gpus": gpus(),
+        "set": [name for name in KEPT if name in os.environ],
+        "exposed": exposed(),
+        "clock": time.time(),
+        "pid": os.getpid(),
+    }
+
+
+def cores() -> list[int]:
+    """The CPUs that this process may use; where there is no affinity, all of them."""
+    if hasattr(os, "sched_getaffinity"):
+        return sorted(os.sched_getaffinity(0))
+    return list(range(os.cpu_count() or 1))
+
+
+def gpus() -> list[str]:
+    """The GPUs to hand out: those the user made visible, else every NVIDIA device of the host."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        # CUDA stops at the first invalid entry, and "-1" is the common way to say "none".
+        return [] if visible.strip() in {"", "-1"} else [entry.strip() for entry in visible.split(",")]
+    found = []
+    with suppress(OSError):
+        found = sorted(int(name[6:]) for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit())
+    return [str(index) for index in found]
+
+
+def exposed() -> list[str]:
+    """The addresses at which others can reach this host, hence its TensorFlow servers."""
+    import fcntl
+    import socket
+    import struct
+
+    addresses = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
+            with suppress(OSError):
+                # SIOCGIFADDR, netdevice(7): an interface that is down or has no IPv4 address refuses.
+                answer = fcntl.ioctl(handle, 0x8915, request)
+                addresses.append(socket.inet_ntoa(answer[20:24]))
+    return [address for address in addresses if not address.startswith("127.")]
+
+
+def _memory() -> int | None:
+    with suppress(OSError, ValueError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return None

@@ -1,0 +1,181 @@
+"""One worker as its agent sees it: started in a session of its own, watched until nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from contextlib import suppress
+
+from . import kernel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+# The descriptor on which a worker tells more than its output does; the environment names it, so it may move one day.
+CONTROL_FD = 3
+# The marker by which a stray descendant is known as one of ours, whatever session it made itself.
+MARKER = "TFLAUNCH_PROCESS"
+# F_SETPIPE_SZ, fcntl(2). A larger pipe lets a worker run ahead of a busy agent; 64 KiB is the default.
+_F_SETPIPE_SZ = 1031
+_PIPE = 1 << 18
+
+
+class Process:
+    """A worker's main process and its two pipes: output, and the control descriptor's lines.
+
+    Attributes:
+        ended: how the main process ended, once it has been reaped: wait status, peak resident KiB, and when.
+        signals: what the agent itself sent to it, in order.
+        kill_at: when the stop ladder reaches SIGKILL (monotonic), while one is under way.
+    """
+
+    def __init__(
+        self, number: int, argv: Sequence[str], cwd: str | None, env: Mapping[str, str], cores: Sequence[int]
+    ) -> None:
+        self.number = number
+        self.marker = f"{os.getpid()}.{number}.{time.time_ns()}"
+        self.ended: tuple[int, int, float] | None = None
+        self.signals: list[str] = []
+        self.kill_at: float | None = None
+        self.drain_by: float | None = None
+        self.oom_kills = _oom_kills()
+        output, output_end = _pipe()
+        control, control_end = os.pipe()
+        self.open = {output, control}
+        self.output, self.control = output, control
+        # As /proc/PID/fd shows it: how a stray that dropped session and environment is still known.
+        self.pipe = f"pipe:[{os.fstat(output).st_ino}]"
+        self._lines = b""
+        environment = {**os.environ, **env, MARKER: self.marker, "TFLAUNCH_CONTROL_FD": str(CONTROL_FD)}
+        parent = os.getpid()
+        self.pid = os.fork()
+        if self.pid == 0:
+            _become(argv, cwd, environment, cores, (output_end, control_end), parent)
+        os.close(output_end)
+        os.close(control_end)
+        for descriptor in self.open:
+            os.set_blocking(descriptor, False)
+
+    def terminate(self, grace: float) -> None:
+        """Begin the stop ladder: SIGTERM to the main process alone, so that a checkpoint can finish."""
+        if self.ended is None and self.kill_at is None:
+            self._send(signal.SIGTERM)
+            # A stopped process would not notice otherwise, and would sit out its grace for nothing.
+            self._send(signal.SIGCONT)
+            self.kill_at = time.monotonic() + grace
+
+    def kill(self) -> None:
+        """End the ladder: SIGKILL to the main process and its group; what escaped is swept once it is gone."""
+        self.kill_at = None
+        if self.ended is None:
+            self._send(signal.SIGKILL)
+        self.kill_group()
+
+    def kill_group(self) -> None:
+        """SIGKILL whatever is left of the process group. Only before the leader is reaped is its id surely ours."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    def reports(self, data: bytes) -> Iterator[dict[str, object]]:
+        """Cut what came on the control descriptor into records; what is no JSON object is not for us."""
+        *lines, self._lines = (self._lines + data).split(b"\n")
+        for line in lines:
+            with suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    yield record
+
+    def obituary(self) -> dict[str, object]:
+        """How it ended, for the wire. Call it once the main process is reaped and the pipes are drained."""
+        assert self.ended is not None  # noqa: S101 - the caller's contract
+        status, peak, at = self.ended
+        signalled = os.WIFSIGNALED(status)
+        killed_from_outside = signalled and os.WTERMSIG(status) == signal.SIGKILL and "SIGKILL" not in self.signals
+        return {
+            "status": None if signalled else os.WEXITSTATUS(status),
+            "signal": os.WTERMSIG(status) if signalled else None,
+            "core": os.WCOREDUMP(status),
+            "oom": killed_from_outside and _oom_kills() > self.oom_kills,
+            "sent": self.signals,
+            "peak": peak * 1024,
+            "time": at,
+        }
+
+    def _send(self, signum: signal.Signals) -> None:
+        # Not reaped yet, so the id is still this process's own.
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signum)
+            self.signals.append(signum.name)
+
+
+def _pipe() -> tuple[int, int]:
+    read, write = os.pipe()
+    if kernel.LINUX:
+        import fcntl
+
+        # Refused beyond a user's share of pipe memory (pipe(7)); the default size works as well.
+        with suppress(OSError):
+            fcntl.fcntl(read, _F_SETPIPE_SZ, _PIPE)
+    return read, write
+
+
+def _become(
+    argv: Sequence[str],
+    cwd: str | None,
+    environment: Mapping[str, str],
+    cores: Sequence[int],
+    ends: tuple[int, int],
+    parent: int,
+) -> None:
+    """In the child: turn into the worker. Never returns; says why on the control descriptor when it cannot."""
+    step = "start a session"
+    try:
+        os.setsid()
+        kernel.die_with_parent(signal.SIGKILL, parent)
+        _wire_up(*ends)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        if cwd is not None:
+            step = f"change to {cwd}"
+            os.chdir(cwd)
+        if cores and hasattr(os, "sched_setaffinity"):
+            step = f"use cores {list(cores)}"
+            os.sched_setaffinity(0, cores)
+        step = f"run {argv[0]}"
+        os.execvpe(argv[0], list(argv), environment)
+    except OSError as error:
+        record = {
+            "kind": "not-started",
+            "step": step,
+            "error": error.strerror,
+            "errno": error.errno,
+            "time": time.time(),
+        }
+        os.write(CONTROL_FD, json.dumps(record).encode() + b"\n")
+    finally:
+        os._exit(127)
+
+
+def _wire_up(output_end: int, control_end: int) -> None:
+    # Out of the way first: the descriptors may have any numbers, the ones they are about to take included.
+    output_end, control_end = _above(output_end), _above(control_end)
+    null = _above(os.open(os.devnull, os.O_RDONLY))
+    for source, target in ((null, 0), (output_end, 1), (output_end, 2), (control_end, CONTROL_FD)):
+        os.dup2(source, target)
+
+
+def _above(descriptor: int) -> int:
+    import fcntl
+
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, CONTROL_FD + 1)
+
+
+def _oom_kills() -> int:
+    """How often this kernel has killed for memory since it booted, in a cgroup or in all (0 where it does not say)."""
+    with suppress(OSError, ValueError), open("/proc/vmstat", "rb") as file:
+        _, _, rest = file.read().partition(b"oom_kill ")
+        return int(rest.split(b"\n", 1)[0])
+    return 0

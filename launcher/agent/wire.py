@@ -1,0 +1,117 @@
+"""The frames that launcher and agent exchange, both ways.
+
+A frame is a 9-byte header (kind, task number, payload length; big endian) and its payload. Control frames carry one
+JSON object; output frames carry a worker's bytes as they came, so that nothing is decoded on the way.
+
+Launcher to agent: ``lease spawn stop kill ping bye``. Agent to launcher: ``hello leased started report exited ping
+fault``. The first frame from the agent is ``hello``, with the protocol's version and the facts of its host.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections import deque
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+PROTOCOL = 1
+
+CONTROL = 0
+OUTPUT = 1
+
+HEADER = struct.Struct(">BII")
+# A frame longer than this is not ours: somebody's shell profile printed into the stream, or memory is corrupt.
+LONGEST = 64 << 20
+# One read from a pipe, one output frame: large enough that 200 MB is a thousand frames, not a million.
+CHUNK = 1 << 18
+
+
+class WireError(Exception):
+    """The bytes on the wire are not frames of ours."""
+
+
+def control(message: Mapping[str, object]) -> bytes:
+    """One control frame."""
+    payload = json.dumps(message, separators=(",", ":")).encode()
+    return HEADER.pack(CONTROL, 0, len(payload)) + payload
+
+
+class Reader:
+    """Cuts a byte stream into frames. Feed it what a read returned; it keeps the incomplete rest."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
+        """Yield (kind, task, payload) of each frame that is complete now.
+
+        Raises:
+            WireError: the stream holds something that is no frame.
+        """
+        data = self._rest + data if self._rest else data
+        start = 0
+        while len(data) - start >= HEADER.size:
+            kind, task, length = HEADER.unpack_from(data, start)
+            if kind > OUTPUT or length > LONGEST:
+                self._rest = b""
+                raise WireError(f"not a frame: {data[start : start + 80]!r}")
+            end = start + HEADER.size + length
+            if end > len(data):
+                break
+            yield kind, task, data[start + HEADER.size : end]
+            start = end
+        self._rest = data[start:]
+
+
+class Writer:
+    """Frames on their way into a non-blocking descriptor; keeps what does not fit yet."""
+
+    # writev takes at most IOV_MAX (1024) buffers at a time.
+    _MOST = 512
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.pending = 0
+        self._queue: deque[memoryview] = deque()
+
+    def control(self, message: Mapping[str, object]) -> None:
+        """Queue one control frame."""
+        self._add(control(message))
+
+    def output(self, task: int, data: bytes) -> None:
+        """Queue one output frame, without copying the data."""
+        self._add(HEADER.pack(OUTPUT, task, len(data)))
+        self._add(data)
+
+    def flush(self) -> None:
+        """Write what the descriptor takes now.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        while self._queue:
+            batch = [self._queue[i] for i in range(min(len(self._queue), self._MOST))]
+            try:
+                written = os.writev(self.descriptor, batch)
+            except BlockingIOError:
+                return
+            self._drop(written)
+
+    def _add(self, data: bytes) -> None:
+        if data:
+            self._queue.append(memoryview(data))
+            self.pending += len(data)
+
+    def _drop(self, written: int) -> None:
+        self.pending -= written
+        while written:
+            head = self._queue[0]
+            if written < len(head):
+                self._queue[0] = head[written:]
+                return
+            written -= len(head)
+            self._queue.popleft()

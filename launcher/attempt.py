@@ -1,0 +1,73 @@
+"""One attempt at a run: carries out what the supervisor commands and tells it what happens, until nothing is left."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from launcher import events
+from launcher.supervisor import Kill, Say, SetTimer, Spawn, Stop, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from launcher.cluster import Cluster
+    from launcher.console import Console
+    from launcher.loop import Loop
+    from launcher.plan import Plan
+    from launcher.run_dir import RunDir
+    from launcher.supervisor import Command
+
+
+class Attempt:
+    """The edge between the supervisor, which only decides, and the agents, files and console."""
+
+    def __init__(self, plan: Plan, cluster: Cluster, loop: Loop, run_dir: RunDir, console: Console) -> None:
+        self._plan = plan
+        self._cluster = cluster
+        self._loop = loop
+        self._run_dir = run_dir
+        self._console = console
+        self._slugs = [task.slug for task in plan.tasks]
+
+    def run(self) -> Supervisor:
+        """Start the workers and see them through to their end; the supervisor then knows the verdict."""
+        supervisor = Supervisor(self._plan)
+        self._obey(supervisor.start())
+        while not supervisor.finished:
+            for event in self._loop.wait():
+                if isinstance(event, events.TaskOutput):
+                    self._run_dir.output(self._slugs[event.task], event.data)
+                    self._console.output(event.task, event.data)
+                else:
+                    self._take_in(event, supervisor)
+        return supervisor
+
+    def _take_in(self, event: events.Event, supervisor: Supervisor) -> None:
+        now = time.time()
+        self._run_dir.event(event, now)
+        if isinstance(event, events.TaskExited):
+            self._console.finish(event.task)
+        self._obey(supervisor.handle(event, now))
+
+    def _obey(self, commands: Iterable[Command]) -> None:
+        for command in commands:
+            match command:
+                case Spawn(number):
+                    self._spawn(number)
+                case Stop(number, grace):
+                    self._cluster.order(self._host(number), "stop", task=number, grace=grace)
+                case Kill(number):
+                    self._cluster.order(self._host(number), "kill", task=number)
+                case SetTimer(name, seconds):
+                    self._loop.set_timer(name, seconds)
+                case Say(text):
+                    self._console.say(text)
+
+    def _spawn(self, number: int) -> None:
+        launch = self._plan.launches[number]
+        process = {"argv": launch.argv, "cwd": launch.cwd, "env": dict(launch.env), "cores": launch.task.cores}
+        self._cluster.order(self._host(number), "spawn", task=number, **process)
+
+    def _host(self, number: int) -> str:
+        return self._plan.launches[number].task.host

@@ -1,0 +1,65 @@
+"""The command line: one command to a file, loaded when it is called."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from launcher import __version__
+from launcher.errors import TflaunchError
+
+_COMMANDS = {
+    "run": "Run a script, a module or any command as a cluster.",
+    "train": "Run one of the trainings that come with tflaunch.",
+    "plan": "Show what run would do, and start nothing.",
+    "explain": "Say what a TF_CONFIG means, and what is wrong with it.",
+    "init": "Write a cluster.json to start from.",
+    "schema": "Print the JSON Schema of cluster.json.",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command's module only when it is the one: each costs time that every worker would wait for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in _COMMANDS:
+            return None
+        import importlib
+
+        command: click.Command = getattr(importlib.import_module(f"launcher.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.command(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="tflaunch")
+def tflaunch() -> None:
+    """Turn -n 4, or a list of hosts, into a running, supervised TensorFlow cluster."""
+
+
+def main() -> None:
+    """The console script. Every error of ours ends in its message and its exit status, without a traceback."""
+    if sys.platform == "win32":
+        sys.exit("tflaunch runs on Linux and macOS; on Windows use it inside WSL")
+    try:
+        status: Any = tflaunch.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        sys.exit(130)
+    except TflaunchError as error:
+        click.echo(f"tflaunch: {error}", err=True)
+        sys.exit(error.exit_status)
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,115 @@
+"""The options that ``run``, ``train`` and ``plan`` share, and how they become a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from launcher.config import ClusterConfig, Layer, build, read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+COMMAND_LINE = "command line"
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("-n", "--workers", type=int, metavar="N", help="Workers in all. Default: 1, or as the file says."),
+    click.option("--chief", type=int, metavar="N", help="1: a chief of its own, beside the workers."),
+    click.option("--evaluator", type=int, metavar="N", help="1: an evaluator, outside the collective."),
+    click.option("--ps", type=int, metavar="N", help="Parameter servers."),
+    click.option("--name", help="What to call the run. Default: after the script."),
+    click.option("--python", metavar="PATH", help="Interpreter of the workers. Default: the launcher's."),
+    click.option("--cwd", metavar="DIR", help="Working directory of the workers."),
+    click.option("-e", "--env", multiple=True, metavar="K=V|K", help="Set a variable, or forward it by its name."),
+    click.option("--ports", metavar="LOW-HIGH", help="Lease ports from this range. Default: any that are free."),
+    click.option("--partition/--no-partition", default=None, help="Share out the cores, or leave them alone."),
+    click.option("--gpus-per-task", type=int, metavar="N", help="GPUs for each task. Default: an even share."),
+    click.option("--private/--no-private", default=None, help="A network of its own, which nobody else can reach."),
+    click.option("--output", metavar="all|chief|failed|none", help="Whose lines to show. Default: all."),
+    click.option("--grace", type=float, metavar="S", help="Seconds from SIGTERM to SIGKILL. Default: 30."),
+    click.option("--timeout", type=float, metavar="S", help="Seconds the whole run may take."),
+    click.option("--run-dir", metavar="DIR", help="Where runs are kept. Default: runs."),
+    click.option("--checkpoint-dir", metavar="DIR", help="Told to the workers as TFLAUNCH_CHECKPOINT_DIR."),
+)
+_FLAGS = {"workers": "-n"}
+_JOBS = ("chief", "evaluator", "ps")
+
+
+def options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the shared options to a click command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+class RequestCommand(click.Command):
+    """Parses ``[cluster.json] [options] [script args | -m module args | -- command args]``.
+
+    Options end where the script begins: everything after it is the script's. click does not tell a script from a
+    command behind ``--``, so this looks at what it left over.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Split the command line; the parts are left in ``ctx.meta``."""
+        ctx.allow_interspersed_args = False
+        rest, before = self._rest(ctx, args), args
+        if rest and rest[0].endswith(".json") and not self._behind_dashes(args, rest):
+            ctx.meta["file"] = rest[0]
+            before = [*args[: len(args) - len(rest)], *rest[1:]]
+            rest = self._rest(ctx, before)
+        if rest:
+            ctx.meta["dashes"] = self._behind_dashes(before, rest)
+        ctx.meta["command"] = rest
+        super().parse_args(ctx, before[: len(before) - len(rest)])
+        return []
+
+    def _rest(self, ctx: click.Context, args: Sequence[str]) -> list[str]:
+        return self.make_parser(ctx).parse_args(args=list(args))[1]
+
+    @staticmethod
+    def _behind_dashes(args: Sequence[str], rest: Sequence[str]) -> bool:
+        return len(args) > len(rest) and args[len(args) - len(rest) - 1] == "--"
+
+
+def configuration(command: dict[str, Any], file: str | None, **given: Any) -> ClusterConfig:
+    """Lay the flags over the file.
+
+    Args:
+        command: what to run, under the keys of cluster.json; empty leaves it to the file.
+        given: the shared options as click hands them over; None and () stand for "not given".
+    """
+    values = {name: value for name, value in given.items() if value is not None and value != ()}
+    origins = {name: _FLAGS.get(name, "--" + name.replace("_", "-")) for name in values}
+    if jobs := {name: values.pop(name) for name in _JOBS if name in values}:
+        values["jobs"] = jobs
+        origins |= {f"jobs.{name}": f"--{name}" for name in jobs}
+    _split_environment(values, origins)
+    origins |= dict.fromkeys(command, COMMAND_LINE)
+    flags = Layer(COMMAND_LINE, {**values, **command}, origins)
+    return build(read_file(Path(file)), flags) if file is not None else build(flags)
+
+
+def _split_environment(values: dict[str, Any], origins: dict[str, str]) -> None:
+    entries = values.pop("env", ())
+    settings = dict(entry.split("=", 1) for entry in entries if "=" in entry)
+    names = list(dict.fromkeys(entry for entry in entries if "=" not in entry))
+    for key, found in (("env", settings), ("forward", names)):
+        if found:
+            values[key] = found
+            origins[key] = "--env"
+
+
+def command_of(ctx: click.Context, *, module: bool) -> dict[str, Any]:
+    """What the command line names to run, under the keys of cluster.json; empty when it names nothing."""
+    match ctx.meta["command"]:
+        case []:
+            if module:
+                raise click.UsageError("-m needs the name of a module", ctx)
+            return {}
+        case words if ctx.meta["dashes"] and not module:
+            return {"command": words}
+        case [first, *args]:
+            return {"module" if module else "script": first, **({"args": args} if args else {})}
+    return {}

@@ -1,0 +1,45 @@
+"""``tflaunch run``: the command that everything else is there for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from launcher.cli import request
+from launcher.config import ClusterConfig
+
+
+@click.command(
+    cls=request.RequestCommand, options_metavar="[CLUSTER.json] [OPTIONS] [SCRIPT | -m MODULE | -- COMMAND] [ARGS]..."
+)
+@click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
+@request.options
+@click.pass_context
+def run(ctx: click.Context, /, module: bool, **given: Any) -> int:
+    """Run a script, a module or any command as a cluster.
+
+    \b
+    tflaunch run -n 4 train.py --lr 0.1
+    tflaunch run -n 4 -m package.module ...
+    tflaunch run -n 4 -- any command
+    tflaunch run cluster.json
+
+    Options come before the script; what follows it is the script's own. They override the file.
+    """
+    config = request.configuration(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
+    return execute(config)
+
+
+def execute(config: ClusterConfig) -> int:
+    """Run a configuration on the terminal; returns the exit status."""
+    from launcher.console import Console
+    from launcher.run import run as run_cluster
+
+    console = Console(config.output)
+    try:
+        outcome = run_cluster(config, console)
+        console.tell(outcome)
+    finally:
+        console.drain()
+    return outcome.verdict.exit_status

@@ -1,0 +1,121 @@
+"""The agents of one run, and what is done with all of them: meet, lease, order, dismiss."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from launcher import events
+from launcher.errors import Interrupted, UnavailableError
+from launcher.link import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from launcher.config import ClusterConfig
+    from launcher.engines import Engine
+    from launcher.loop import Loop
+    from launcher.run_dir import RunDir
+
+_HELLO = 30.0
+_FAREWELL = 10.0
+
+
+class Cluster:
+    """One agent on each host. As a context manager it starts them, and leaves none behind however the run ends."""
+
+    def __init__(self, config: ClusterConfig, engine: Engine, loop: Loop, run_dir: RunDir) -> None:
+        self._config = config
+        self._engine = engine
+        self._loop = loop
+        self._run_dir = run_dir
+        self._links: dict[str, Link] = {}
+
+    def __enter__(self) -> Cluster:
+        try:
+            for host in self._config.hosts:
+                log = self._run_dir.agent_log(host.address)
+                channel = self._engine.open(host, private=self._config.private, log=log)
+                link = self._links[host.address] = Link(host.address, channel)
+                self._loop.add(link)
+        except BaseException:
+            self._dismiss()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._dismiss()
+
+    def meet(self) -> dict[str, Mapping[str, Any]]:
+        """Wait until every agent has said hello. Returns host -> facts (``agent/facts.py``).
+
+        Raises:
+            UnavailableError: an agent could not be started, or not as it was asked for.
+            Interrupted: a signal came first.
+        """
+        self._loop.set_timer("hello", _HELLO)
+        facts: dict[str, Mapping[str, Any]] = {}
+        for event in self._until(lambda: len(facts) == len(self._links)):
+            if isinstance(event, events.AgentReady):
+                facts[event.host] = event.facts
+        self._loop.cancel_timer("hello")
+        return facts
+
+    def lease(self, needs: Mapping[str, Sequence[int]]) -> dict[int, int]:
+        """Lease a port for each task, on the host that will use it.
+
+        Args:
+            needs: host -> numbers of its tasks that peers dial.
+
+        Returns:
+            Task number -> port.
+
+        Raises:
+            UnavailableError: too few ports are free in the range.
+            Interrupted: a signal came first.
+        """
+        for host, numbers in needs.items():
+            self._links[host].order("lease", count=len(numbers), ports=self._config.ports)
+        leased: dict[str, tuple[int, ...]] = {}
+        for event in self._until(lambda: len(leased) == len(needs)):
+            if isinstance(event, events.PortsLeased):
+                leased[event.host] = event.ports
+        return {number: port for host, ports in leased.items() for number, port in zip(needs[host], ports, strict=True)}
+
+    def order(self, host: str, what: str, **fields: object) -> None:
+        """Send an order to the agent of a host; to a lost one, nothing."""
+        if not self._links[host].lost:
+            self._links[host].order(what, **fields)
+
+    def _until(self, done: Callable[[], bool]) -> Iterator[events.Event]:
+        """Yield what happens until ``done``; what must not happen before the workers start is raised."""
+        while not done():
+            for event in self._loop.wait():
+                self._run_dir.event(event, time.time())
+                self._raise_if_fatal(event)
+                yield event
+
+    def _raise_if_fatal(self, event: events.Event) -> None:
+        match event:
+            case events.Signalled(number):
+                raise Interrupted(number)
+            case events.AgentLost(host, why):
+                raise UnavailableError(f"{host}: its agent did not start: {why}", self._run_dir.agent_words(host))
+            case events.DeadlinePassed("hello"):
+                raise UnavailableError(f"no word from an agent within {_HELLO:g} s")
+            case events.AgentFault(host, "lease", _, reason):
+                raise UnavailableError(f"{host}: cannot lease ports: {reason}", "name another range with --ports, or none")
+            case events.AgentFault(host, "private", _, reason):
+                hint = "this system does not let you make one: run without --private, or as root"
+                raise UnavailableError(f"{host}: no private network: {reason}", hint)
+
+    def _dismiss(self) -> None:
+        """Send the agents home and wait until they are gone, so that whatever they left is gone too."""
+        for link in self._links.values():
+            link.bye()
+        self._loop.set_timer("farewell", _FAREWELL)
+        while any(not link.lost for link in self._links.values()):
+            if any(event == events.DeadlinePassed("farewell") for event in list(self._loop.wait())):
+                break
+        for link in self._links.values():
+            list(link.give_up("did not leave when told to"))

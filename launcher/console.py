@@ -1,0 +1,198 @@
+"""What a person sees: the workers' lines behind a short prefix, and a few lines of our own.
+
+It may lag behind, and skip (it says how much); it never makes anybody wait, and the log files lose nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections import deque
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from launcher.outcome import Outcome
+    from launcher.plan import Plan
+
+Output = Literal["all", "chief", "failed", "none"]
+
+# Lines waiting for a slow terminal or pipe; beyond it whole chunks are skipped.
+_BACKLOG = 32 << 20
+# A line this long is shown in pieces.
+_LONGEST_LINE = 16 << 20
+# With ``--output failed``: as much of the end of each failed task's log.
+_REPLAY = 1 << 20
+# The end of a run waits for a console only as long as that still takes something.
+_STALLED = 2.0
+_COLOURS = (36, 33, 32, 35, 34, 31)
+
+
+class Sink:
+    """A descriptor that is written to without ever blocking, and without making others' writes non-blocking.
+
+    O_NONBLOCK belongs to the open file, which the shell and its other children share: so a terminal or pipe is opened
+    anew through /proc. Where that is refused, pieces are small enough for what ``select`` calls writable (PIPE_BUF).
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.closed = False
+        self._piece: int | None = None
+        mode = os.fstat(descriptor).st_mode
+        self.never_full = stat.S_ISREG(mode)
+        self.descriptor = descriptor if self.never_full else self._reopen(descriptor)
+
+    def write(self, data: memoryview) -> int:
+        """Write what fits now. A reader that is gone swallows everything."""
+        if self.closed:
+            return len(data)
+        try:
+            return os.write(self.descriptor, data[: self._piece] if self._piece else data)
+        except BlockingIOError:
+            return 0
+        except OSError:
+            self.closed = True
+            return len(data)
+
+    def _reopen(self, descriptor: int) -> int:
+        with suppress(OSError):
+            return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        self._piece = 512
+        return os.dup(descriptor)
+
+
+class Console:
+    """Standard output for the workers' lines, standard error for ours; one queue keeps them in order."""
+
+    def __init__(self, output: Output, *, stdout: int = 1, stderr: int = 2) -> None:
+        self._output = output
+        self._out = Sink(stdout)
+        self._err = Sink(stderr)
+        self._out_colour = _colourful(stdout)
+        self.colour = _colourful(stderr)
+        self._queue: deque[tuple[Sink, memoryview]] = deque()
+        self._pending = 0
+        self._skipped = 0
+        self._prefixes: dict[int, bytes] = {}
+        self._partial: dict[int, bytes] = {}
+        self._shown: frozenset[int] = frozenset()
+
+    def introduce(self, plan: Plan, run_dir: Path) -> None:
+        """Learn whose lines are to come, and say what is about to run."""
+        if self._output != "none":
+            self.say(f"{plan.summary} · logs in {run_dir}")
+        for note in plan.notes:
+            self.say(note)
+        width = max(len(task.label) for task in plan.tasks)
+        for task in plan.tasks:
+            prefix = f"{task.label:<{width}} | "
+            if self._out_colour:
+                prefix = f"\x1b[{_COLOURS[task.number % len(_COLOURS)]}m{prefix}\x1b[0m"
+            self._prefixes[task.number] = prefix.encode()
+        match self._output:
+            case "all":
+                self._shown = frozenset(task.number for task in plan.tasks)
+            case "chief":
+                self._shown = frozenset({plan.chief})
+
+    @property
+    def blocked_on(self) -> int | None:
+        """The descriptor that has to become writable before more can be shown."""
+        return self._queue[0][0].descriptor if self._queue else None
+
+    def output(self, task: int, data: bytes) -> None:
+        """Show what is complete of a task's output; keep the rest of its last line."""
+        if task not in self._shown:
+            return
+        data = self._partial.pop(task, b"") + data
+        complete, newline, rest = data.rpartition(b"\n")
+        if b"\r" in rest:
+            rest = _last_state(rest)
+        if len(rest) > _LONGEST_LINE:
+            complete, newline, rest = data, b"\n", b""
+        if rest:
+            self._partial[task] = rest
+        if newline:
+            self._lines(task, complete)
+
+    def finish(self, task: int) -> None:
+        """Show a last line that has no newline."""
+        if rest := self._partial.pop(task, b""):
+            self._lines(task, rest)
+
+    def say(self, text: str) -> None:
+        """A line, or several, of our own."""
+        mark = "\x1b[1mtflaunch\x1b[0m  " if self.colour else "tflaunch  "
+        lines = text.split("\n")
+        body = mark + lines[0] + "\n" + "".join(f"          {line}\n" for line in lines[1:])
+        self._add(self._err, body.encode(errors="replace"))
+
+    def tell(self, outcome: Outcome) -> None:
+        """The end of the story. With ``--output failed`` this is where the output of what failed is shown."""
+        if self._output == "failed":
+            for one in outcome.tasks:
+                if one.fate in {"failed", "victim"}:
+                    self._replay(one.task.number, one.log)
+        if outcome.verdict.status != "ok" or self._output != "none":
+            self.say(outcome.story())
+
+    def flush(self) -> bool:
+        """Write what can be written now; False when something is left."""
+        while self._queue:
+            sink, data = self._queue[0]
+            written = sink.write(data)
+            self._pending -= written
+            if written < len(data):
+                self._queue[0] = (sink, data[written:])
+                return False
+            self._queue.popleft()
+            self._catch_up()
+        return True
+
+    def drain(self) -> None:
+        """At the end: go on as long as the console takes something."""
+        import select
+
+        deadline = time.monotonic() + _STALLED
+        while not self.flush() and time.monotonic() < deadline:
+            before = self._pending
+            select.select([], [self._queue[0][0].descriptor], [], 0.2)
+            self.flush()
+            if self._pending < before:
+                deadline = time.monotonic() + _STALLED
+
+    def _lines(self, task: int, complete: bytes) -> None:
+        if self._pending > _BACKLOG:
+            self._skipped += complete.count(b"\n") + 1
+            return
+        if b"\r" in complete:
+            complete = b"\n".join(_last_state(line) for line in complete.split(b"\n"))
+        prefix = self._prefixes[task]
+        self._add(self._out, prefix + complete.replace(b"\n", b"\n" + prefix) + b"\n")
+
+    def _replay(self, task: int, log: Path) -> None:
+        with suppress(OSError), log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - _REPLAY))
+            self._lines(task, file.read().removesuffix(b"\n"))
+
+    def _catch_up(self) -> None:
+        if self._skipped and self._pending < _BACKLOG // 2:
+            skipped, self._skipped = self._skipped, 0
+            self.say(f"the console could not keep up: {skipped} lines skipped here; the log files have them")
+
+    def _add(self, sink: Sink, data: bytes) -> None:
+        self._pending += len(data)
+        self._queue.append((sink, memoryview(data)))
+
+
+def _last_state(line: bytes) -> bytes:
+    """What a terminal would show of a line in which a progress bar went back to the start again and again."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2]
+
+
+def _colourful(descriptor: int) -> bool:
+    # https://no-color.org
+    return os.isatty(descriptor) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

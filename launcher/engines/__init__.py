@@ -1,0 +1,87 @@
+"""Engines: how to get an agent's stdin and stdout on a host. All else is the same for each of them.
+
+An engine is loaded by name. Ours are found without looking around; third parties register theirs under the entry point
+group ``tflaunch.engines``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+from launcher.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from launcher.config import HostSpec
+
+GROUP = "tflaunch.engines"
+
+
+class Channel(Protocol):
+    """A started agent: ``stdin`` and ``stdout`` are descriptors of its wire, ours to close through ``close``."""
+
+    stdin: int
+    stdout: int
+
+    def wait(self) -> str:
+        """Wait for what carries the agent here to end; says how it ended, in words. Call it once."""
+
+    def kill(self) -> None:
+        """End what carries the agent, at once."""
+
+    def close(self) -> None:
+        """Close the descriptors."""
+
+
+class Engine(Protocol):
+    """What the launcher asks of an engine.
+
+    Attributes:
+        silence: seconds without a word after which either side takes the other for lost; None where the kernel tells
+            at once, and silence only means that one of them was suspended.
+    """
+
+    silence: float | None
+
+    def open(self, host: HostSpec, *, private: bool, log: Path) -> Channel:
+        """Start an agent on ``host``; what it prints besides its wire goes to ``log``.
+
+        Raises:
+            UnavailableError: it cannot be started there.
+        """
+
+    def peek(self, host: HostSpec) -> Mapping[str, Any] | None:
+        """The facts of a host as far as they can be known without starting anything; None when they cannot."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    module: str
+    attribute: str
+
+
+# Found by name alone: reading every installed package's entry points takes longer than starting a worker.
+_OURS = {"local": _Known("launcher.engines.local", "LocalEngine")}
+
+
+def load(name: str) -> Engine:
+    """The engine called ``name``.
+
+    Raises:
+        UnavailableError: there is none of that name; the message lists those there are.
+    """
+    import importlib
+
+    if name in _OURS:
+        engine: Engine = getattr(importlib.import_module(_OURS[name].module), _OURS[name].attribute)()
+        return engine
+    from importlib.metadata import entry_points
+
+    points = {point.name: point for point in entry_points(group=GROUP)}
+    if name in points:
+        loaded: Engine = points[name].load()()
+        return loaded
+    raise UnavailableError(f'there is no engine "{name}" here', f"installed: {', '.join(sorted({*_OURS, *points}))}")

@@ -1,0 +1,117 @@
+"""Everything that can happen to a run, as one closed union of values. ``supervisor.py`` matches over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class AgentReady:
+    """An agent said hello: ``facts`` as ``agent/facts.py`` gathers them."""
+
+    host: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class AgentLost:
+    """The connection to an agent ended, or fell silent, before we said bye; ``why`` in words."""
+
+    host: str
+    why: str
+
+
+@dataclass(frozen=True)
+class AgentFault:
+    """An agent could not do what it was told: ``order`` is what it was told, ``task`` its number where there is one."""
+
+    host: str
+    order: str
+    number: int
+    reason: str
+    task: int | None = None
+
+
+@dataclass(frozen=True)
+class PortsLeased:
+    """The ports that this host holds for its tasks."""
+
+    host: str
+    ports: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TaskStarted:
+    """The task's process exists."""
+
+    task: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class TaskOutput:
+    """Bytes that the task wrote, as they came."""
+
+    task: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class TaskReport:
+    """One record from the task's control descriptor (``kind`` is state, progress, checkpoint, error, exit, ...)."""
+
+    task: int
+    record: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class TaskExited:
+    """The task's process is gone, reaped, and its output drained.
+
+    Attributes:
+        status: its exit status, None when a signal ended it.
+        signal: the number of the signal that ended it.
+        oom: the kernel killed for memory while it ran, and a SIGKILL that nobody here sent ended it.
+        sent: names of the signals that its agent sent it, in order.
+        peak: the most memory it had resident, in bytes.
+        time: when, in seconds since the epoch, by the launcher's clock.
+    """
+
+    task: int
+    status: int | None
+    signal: int | None
+    core: bool
+    oom: bool
+    sent: tuple[str, ...]
+    peak: int
+    time: float
+
+
+@dataclass(frozen=True)
+class Signalled:
+    """A signal asked the launcher itself to stop."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class DeadlinePassed:
+    """A timer that the supervisor had set ran out; ``name`` says which."""
+
+    name: str
+
+
+Event = (
+    AgentReady
+    | AgentLost
+    | AgentFault
+    | PortsLeased
+    | TaskStarted
+    | TaskOutput
+    | TaskReport
+    | TaskExited
+    | Signalled
+    | DeadlinePassed
+)

@@ -1,0 +1,137 @@
+"""The launcher's one loop over descriptors, signals and timers; everything that happens comes out of it as an event."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from launcher import events
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType, TracebackType
+
+    from launcher.console import Console
+    from launcher.link import Link
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_HEARTBEAT = 2.0
+
+
+class Loop:
+    """Waits for whatever comes next. As a context manager it takes over the signals that ask a program to stop."""
+
+    def __init__(self, console: Console, silence: float | None) -> None:
+        self._console = console
+        self._silence = silence
+        self._selector = selectors.DefaultSelector()
+        self._links: list[Link] = []
+        self._timers: dict[str, float] = {}
+        self._beat = time.monotonic()
+        self._previous: dict[int, object] = {}
+        self._wakeup, self._waker = os.pipe()
+        for descriptor in (self._wakeup, self._waker):
+            os.set_blocking(descriptor, False)
+        self._selector.register(self._wakeup, selectors.EVENT_READ)
+
+    def __enter__(self) -> Loop:
+        # Python lets the main thread alone handle signals; elsewhere whoever started us stops us.
+        with suppress(ValueError):
+            self._previous_waker = signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+            for number in _STOPS:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup leaves SIGHUP
+                    self._previous[number] = signal.signal(number, _noted)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._previous:
+            signal.set_wakeup_fd(self._previous_waker)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal itself returned
+        self._selector.close()
+        os.close(self._wakeup)
+        os.close(self._waker)
+
+    def add(self, link: Link) -> None:
+        """Listen to one more agent."""
+        self._links.append(link)
+        self._selector.register(link.channel.stdout, selectors.EVENT_READ, link)
+
+    def set_timer(self, name: str, seconds: float) -> None:
+        """Post DeadlinePassed(name) once, after that time."""
+        self._timers[name] = time.monotonic() + seconds
+
+    def cancel_timer(self, name: str) -> None:
+        """Forget a timer."""
+        self._timers.pop(name, None)
+
+    def wait(self) -> Iterator[events.Event]:
+        """Wait until something happens, and yield it all."""
+        self._arrange_writes()
+        for key, mask in self._selector.select(self._until_next()):
+            if key.fd == self._wakeup:
+                yield from self._signals()
+            elif mask & selectors.EVENT_READ:
+                yield from self._read(key.data)
+        self._console.flush()
+        yield from self._on_time()
+
+    def _read(self, link: Link) -> Iterator[events.Event]:
+        descriptor = link.channel.stdout
+        yield from link.receive()
+        if link.lost:
+            self._selector.unregister(descriptor)
+
+    def _signals(self) -> Iterator[events.Event]:
+        with suppress(BlockingIOError):
+            for number in os.read(self._wakeup, 4096):
+                if number in _STOPS:
+                    yield events.Signalled(number)
+
+    def _arrange_writes(self) -> None:
+        """Ask to be woken for exactly those descriptors for which something waits to be written."""
+        for link in self._links:
+            link.flush()
+        wanted = {link.channel.stdin for link in self._links if link.pending}
+        blocked = None if self._console.flush() else self._console.blocked_on
+        if blocked is not None:
+            wanted.add(blocked)
+        watched = {key.fd for key in self._selector.get_map().values() if key.events == selectors.EVENT_WRITE}
+        for descriptor in watched - wanted:
+            self._selector.unregister(descriptor)
+        for descriptor in wanted - watched:
+            self._selector.register(descriptor, selectors.EVENT_WRITE)
+
+    def _until_next(self) -> float | None:
+        moments = [*self._timers.values()]
+        if self._silence is not None:
+            moments.append(self._beat + _HEARTBEAT)
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
+
+    def _on_time(self) -> Iterator[events.Event]:
+        now = time.monotonic()
+        for name in [name for name, at in self._timers.items() if now >= at]:
+            del self._timers[name]
+            yield events.DeadlinePassed(name)
+        if self._silence is not None and now - self._beat >= _HEARTBEAT:
+            self._beat = now
+            yield from self._check_hearts(now, self._silence)
+
+    def _check_hearts(self, now: float, silence: float) -> Iterator[events.Event]:
+        for link in self._links:
+            if link.lost:
+                continue
+            link.order("ping")
+            if now - link.heard > silence:
+                self._selector.unregister(link.channel.stdout)
+                yield from link.give_up(f"not heard of for {silence:g} s")
+
+
+def _noted(_number: int, _frame: FrameType | None) -> None:
+    """The wakeup descriptor carries the news; Python only needs a handler to be there."""

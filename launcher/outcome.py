@@ -1,0 +1,164 @@
+"""How a run ended: as a value, as outcome.json, and as the last thing a person reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from launcher.run_dir import last_lines
+from launcher.verdict import Fate, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from launcher.errors import TflaunchError
+    from launcher.events import TaskExited
+    from launcher.placement import Task
+    from launcher.plan import Plan
+    from launcher.run_dir import RunDir
+    from launcher.supervisor import Supervisor
+
+_LAST_LINES = 10
+
+
+@dataclass(frozen=True)
+class TaskOutcome:
+    """One task's end.
+
+    Attributes:
+        fate: done, failed, victim (of a peer's failure), stopped (by us), lost (with its host) or not started.
+        status: its exit status; None when a signal ended it, or nobody saw it end.
+        signal: the number of that signal.
+        peak: the most memory it had resident, in bytes.
+        log: the file with everything it wrote; it may not exist if it wrote nothing.
+    """
+
+    task: Task
+    fate: Fate
+    status: int | None
+    signal: int | None
+    peak: int | None
+    log: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run that came to starting its workers, after its end."""
+
+    verdict: Verdict
+    tasks: tuple[TaskOutcome, ...]
+    run_dir: Path
+
+    def as_json(self) -> dict[str, object]:
+        """The content of outcome.json."""
+        verdict = self.verdict
+        return {
+            "status": verdict.status,
+            "exit_status": verdict.exit_status,
+            "blame": "worker"
+            if verdict.cause
+            else {"ok": "nobody", "unavailable": "host"}.get(verdict.status, "caller"),
+            "cause": verdict.cause and verdict.cause.label,
+            "reason": verdict.reason,
+            "hint": verdict.hint,
+            "alike": [task.label for task in verdict.alike],
+            "tasks": [_task_as_json(one) for one in self.tasks],
+        }
+
+    def story(self) -> str:
+        """The verdict in lines for a person: the cause, its last words, who went down with it, where to read on."""
+        if self.verdict.status == "ok":
+            return f"all done · logs in {self.run_dir}"
+        lines = [self._headline()]
+        if self.verdict.hint:
+            lines.append(self.verdict.hint)
+        if self.verdict.cause is not None:
+            lines += self._last_words(self.verdict.cause)
+        lines += self._others()
+        return "\n".join([*lines, f"exit status {self.verdict.exit_status} · logs in {self.run_dir}"])
+
+    def _headline(self) -> str:
+        cause = self.verdict.cause
+        if cause is None:
+            return self.verdict.reason
+        alike = f" (so did {_names(self.verdict.alike)})" if self.verdict.alike else ""
+        return f"{cause.label} failed first, on {cause.host}{alike}: {self.verdict.reason}"
+
+    def _last_words(self, cause: Task) -> list[str]:
+        lines = last_lines(self.tasks[cause.number].log, _LAST_LINES)
+        return ["its last lines:", *(f"  {line[:400]}" for line in lines)] if lines else ["it printed nothing"]
+
+    def _others(self) -> list[str]:
+        told = {
+            "victim": "failed because of it",
+            "lost": "lost with its host",
+            "stopped": "stopped",
+            "not started": "not started",
+        }
+        lines = []
+        for fate, words in told.items():
+            if names := _names([one.task for one in self.tasks if one.fate == fate and one.task != self.verdict.cause]):
+                lines.append(f"{words}: {names}")
+        return lines
+
+
+def conclude(plan: Plan, supervisor: Supervisor, run_dir: RunDir) -> Outcome:
+    """The outcome of a run that is over."""
+    verdict = supervisor.verdict()
+    exits = supervisor.exits()
+    tasks = tuple(_task_outcome(task, verdict, exits.get(task.number), run_dir) for task in plan.tasks)
+    return Outcome(verdict, tasks, run_dir.path)
+
+
+def failure(error: TflaunchError) -> Mapping[str, object]:
+    """The content of outcome.json for a run that did not come to starting its workers."""
+    blame = {2: "caller", 69: "host"}.get(error.exit_status, "caller")
+    return {
+        "status": "not started",
+        "exit_status": error.exit_status,
+        "blame": blame,
+        "cause": None,
+        "reason": error.args[0],
+        "hint": error.hint,
+        "alike": [],
+        "tasks": [],
+    }
+
+
+def _task_outcome(task: Task, verdict: Verdict, exited: TaskExited | None, run_dir: RunDir) -> TaskOutcome:
+    fate = verdict.fates[task.number]
+    log = run_dir.log_path(task.slug)
+    if exited is None:
+        return TaskOutcome(task, fate, None, None, None, log)
+    return TaskOutcome(task, fate, exited.status, exited.signal, exited.peak, log)
+
+
+def _task_as_json(one: TaskOutcome) -> dict[str, object]:
+    return {
+        "task": one.task.label,
+        "host": one.task.host,
+        "fate": one.fate,
+        "status": one.status,
+        "signal": one.signal,
+        "peak": one.peak,
+        "log": str(one.log),
+    }
+
+
+def _names(tasks: Sequence[Task]) -> str:
+    """``worker 0-2, 5, evaluator 0``."""
+    jobs: dict[str, list[int]] = {}
+    for task in tasks:
+        jobs.setdefault(task.job, []).append(task.index)
+    return ", ".join(f"{job} {_ranges(indices)}" for job, indices in jobs.items())
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    spans: list[list[int]] = []
+    for index in sorted(indices):
+        if spans and index == spans[-1][1] + 1:
+            spans[-1][1] = index
+        else:
+            spans.append([index, index])
+    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)

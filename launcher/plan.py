@@ -1,0 +1,229 @@
+"""All that is about to be run, as a value that can show itself. ``tflaunch plan`` prints what ``run`` acts on. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher import tf_config
+from launcher.config import Module, Program, Script, Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from launcher.config import ClusterConfig, Command
+    from launcher.placement import Host, Task
+
+# The code that boots a Python worker travels as a file: nothing of ours needs to be importable where it runs.
+BOOT = Path(__file__).resolve().parent.parent / "worker" / "boot.py"
+
+# Stands in a plan for the port that a host will lease when the plan is run.
+UNLEASED = "<leased>"
+HIDDEN = "********"
+
+_SECRET = re.compile(r"(?i)secret|token|passw|credential|api_?key|access_?key|private_?key|auth|cookie|session_?key")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One task and the process that will be it.
+
+    Attributes:
+        env: the variables that are set on top of the environment of its host.
+        why: for each of them, where it came from.
+    """
+
+    task: Task
+    argv: tuple[str, ...]
+    cwd: str | None
+    env: Mapping[str, str]
+    why: Mapping[str, str]
+
+    def shown_env(self) -> dict[str, str]:
+        """``env`` as it may be printed and stored: secrets and forwarded values hidden."""
+        return {name: HIDDEN if _hidden(name, self.why[name]) else value for name, value in self.env.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole run.
+
+    Attributes:
+        launches: one for each task, in the order of their numbers.
+        chief: number of the task that is chief: the chief job's, else worker 0.
+        deciding: numbers of the tasks whose common success is the run's.
+        notes: what the reader should know before the run starts.
+    """
+
+    config: ClusterConfig
+    launches: tuple[Launch, ...]
+    chief: int
+    deciding: frozenset[int]
+    notes: tuple[str, ...]
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """The tasks, by number."""
+        return tuple(launch.task for launch in self.launches)
+
+    @property
+    def summary(self) -> str:
+        """One line: what runs, as how many of which, where."""
+        counts = Counter(launch.task.job for launch in self.launches)
+        what = ", ".join(f"{count} {job}{'s' if count > 1 and job != 'ps' else ''}" for job, count in counts.items())
+        hosts = len({launch.task.host for launch in self.launches})
+        where = "this machine" if self.config.engine == "local" else f"{hosts} hosts"
+        return f"{self.config.name}: {what} on {where}"
+
+    def as_json(self) -> dict[str, object]:
+        """The plan for programs and for the run directory; holds no secret."""
+        config = self.config
+        return {
+            "name": config.name,
+            "engine": config.engine,
+            "private": config.private,
+            "grace": config.grace,
+            "timeout": config.timeout,
+            "ports": "any free port" if config.ports is None else f"{config.ports[0]}-{config.ports[1]}",
+            "origins": dict(config.origins),
+            "notes": list(self.notes),
+            "tasks": [_launch_as_json(launch) for launch in self.launches],
+        }
+
+
+def make(
+    config: ClusterConfig,
+    tasks: Sequence[Task],
+    hosts: Sequence[Host],
+    interpreter: str,
+    forwarded: Mapping[str, str],
+    *,
+    run: str,
+    ports: Mapping[int, int] | None = None,
+) -> Plan:
+    """Put the plan together.
+
+    Args:
+        interpreter: the Python that runs scripts and modules.
+        forwarded: the values of ``config.forward``.
+        run: the name of this run, as its workers are told it.
+        ports: the leased port of each task that has one; None when nothing was leased.
+    """
+    cluster = tf_config.cluster(
+        (task.job, task.index, f"{bracketed(task.host)}:{UNLEASED if ports is None else ports[task.number]}")
+        for task in tasks
+        if task.is_dialled
+    )
+    argv = command_line(config.command, interpreter)
+    decided = {host.address: host.decided for host in hosts}
+    launches = []
+    for task in tasks:
+        settings = [
+            *_ours(config, task, tf_config.render(cluster, task.job, task.index), run, decided[task.host]),
+            *((name, value, "forwarded") for name, value in forwarded.items()),
+            *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
+        ]
+        env = {name: value for name, value, _ in settings}
+        launches.append(Launch(task, argv, config.cwd, env, {name: why for name, _, why in settings}))
+    chief = next(task.number for task in tasks if task.job in {"chief", "worker"})
+    return Plan(config, tuple(launches), chief, deciding(tasks), tuple(_notes(config, tasks, hosts)))
+
+
+def deciding(tasks: Sequence[Task]) -> frozenset[int]:
+    """The tasks whose success ends the run.
+
+    Under ParameterServerStrategy the chief coordinates, and workers and parameter servers serve until they are stopped.
+    Everywhere else it takes the chief and all workers.
+    """
+    jobs = {task.job for task in tasks}
+    wanted = {"chief"} if {"chief", "ps"} <= jobs else {"chief", "worker"}
+    return frozenset(task.number for task in tasks if task.job in wanted)
+
+
+def command_line(command: Command, interpreter: str) -> tuple[str, ...]:
+    """The argument vector of every task. Python workers start in our boot file, which then becomes theirs."""
+    match command:
+        case Script(path, args):
+            return (interpreter, str(BOOT), path, *args)
+        case Module(name, args):
+            return (interpreter, str(BOOT), "-m", name, *args)
+        case Trainer(task, args):
+            return (interpreter, str(BOOT), "--trainer", task, *args)
+        case Program(argv):
+            return argv
+
+
+def bracketed(address: str) -> str:
+    """An IPv6 address needs brackets before a port can follow it."""
+    return f"[{address}]" if ":" in address and not address.startswith("[") else address
+
+
+def _ours(
+    config: ClusterConfig, task: Task, own_tf_config: str, run: str, decided: frozenset[str]
+) -> list[tuple[str, str, str]]:
+    settings = [("TF_CONFIG", own_tf_config, "tflaunch")]
+    names = {"TFLAUNCH_RUN": run, "TFLAUNCH_ATTEMPT": "0", "TFLAUNCH_TASK": f"{task.job}:{task.index}"}
+    settings += [(name, value, "tflaunch") for name, value in names.items()]
+    if config.checkpoint_dir is not None:
+        settings.append(("TFLAUNCH_CHECKPOINT_DIR", config.checkpoint_dir, config.origins["checkpoint_dir"]))
+    if task.is_dialled:
+        # Lets TensorFlow bind the port that the agent holds for it (agent/ports.py).
+        settings.append(("TF_GRPC_REUSE_PORT", "1", "tflaunch"))
+    shares = {"PYTHONUNBUFFERED": "1", **_thread_limits(task)}
+    settings += [(name, value, "its share") for name, value in shares.items() if name not in decided]
+    if task.gpus is not None:
+        # Set even where the user had set it: his list is what was divided.
+        settings.append(("CUDA_VISIBLE_DEVICES", ",".join(task.gpus), "its share"))
+    return settings
+
+
+def _thread_limits(task: Task) -> dict[str, str]:
+    # Two threads between operations at least: with one, a collective and the step that waits for it block each other.
+    share = len(task.cores)
+    if not share:
+        return {}
+    return {
+        "OMP_NUM_THREADS": str(share),
+        "TF_NUM_INTRAOP_THREADS": str(share),
+        "TF_NUM_INTEROP_THREADS": str(max(2, share)),
+    }
+
+
+def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) -> list[str]:
+    notes = []
+    if exposed := sorted({address for host in hosts for address in host.exposed}):
+        notes.append(
+            f"TensorFlow's servers accept anyone who can reach {', '.join(exposed)}, without a password;"
+            " --private keeps them to this run"
+        )
+    for host in hosts:
+        computing = sum(task.host == host.address and task.job != "ps" for task in tasks)
+        if config.gpus_per_task is None and 0 < len(host.gpus) < computing:
+            notes.append(
+                f"{host.address}: {len(host.gpus)} GPUs cannot be shared by {computing} tasks, so none uses them;"
+                f" -n {len(host.gpus)} would"
+            )
+    return notes
+
+
+def _hidden(name: str, why: str) -> bool:
+    return why == "forwarded" or _SECRET.search(name) is not None
+
+
+def _launch_as_json(launch: Launch) -> dict[str, object]:
+    task = launch.task
+    return {
+        "task": task.label,
+        "job": task.job,
+        "index": task.index,
+        "host": task.host,
+        "cores": list(task.cores),
+        "gpus": None if task.gpus is None else list(task.gpus),
+        "argv": list(launch.argv),
+        "cwd": launch.cwd,
+        "env": launch.shown_env(),
+        "why": dict(launch.why),
+    }

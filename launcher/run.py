@@ -1,0 +1,78 @@
+"""The main path of a run, from configuration to outcome."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher import engines, preflight
+from launcher.cluster import Cluster
+from launcher.errors import TflaunchError
+from launcher.loop import Loop
+from launcher.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from launcher.config import ClusterConfig
+    from launcher.console import Console
+    from launcher.outcome import Outcome
+    from launcher.plan import Plan
+
+
+def run(config: ClusterConfig, console: Console) -> Outcome:
+    """Run a cluster to its end.
+
+    Raises:
+        TflaunchError: it did not come to starting workers; the class says who is to blame.
+    """
+    preflight.check(config)
+    forwarded = preflight.forwarded(config, os.environ)
+    engine = engines.load(config.engine)
+    run_dir = RunDir.create(Path(config.run_dir), config.name, console.say)
+    try:
+        outcome = _run_in(run_dir, config, engine, forwarded, console)
+        run_dir.write("outcome.json", outcome.as_json())
+    except TflaunchError as error:
+        from launcher.outcome import failure
+
+        run_dir.write("outcome.json", failure(error))
+        raise
+    finally:
+        run_dir.close()
+    return outcome
+
+
+def _run_in(run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console) -> Outcome:
+    with Loop(console, engine.silence) as loop, Cluster(config, engine, loop, run_dir) as cluster:
+        # Imported while the agents start: on two cores this time is nobody's.
+        from launcher import outcome, placement, plan
+        from launcher.attempt import Attempt
+
+        facts = cluster.meet()
+        hosts = [placement.found(spec, facts[spec.address]) for spec in config.hosts]
+        tasks = placement.place(config, hosts)
+        ports = cluster.lease(placement.dialled(tasks))
+        python = preflight.interpreter(config)
+        whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports)
+        run_dir.write("run.json", whole.as_json())
+        console.introduce(whole, run_dir.path)
+        supervisor = Attempt(whole, cluster, loop, run_dir, console).run()
+    return outcome.conclude(whole, supervisor, run_dir)
+
+
+def preview(config: ClusterConfig) -> Plan:
+    """What ``run`` would do, without starting anything: no port is leased, and other hosts are not asked.
+
+    Raises:
+        TflaunchError: it could not be run as it was asked for.
+    """
+    from launcher import placement, plan
+
+    local = all(host.is_this_machine for host in config.hosts)
+    if local:
+        preflight.check(config)
+    engine = engines.load(config.engine) if local else None
+    hosts = [placement.found(spec, engine.peek(spec) if engine else None) for spec in config.hosts]
+    tasks = placement.place(config, hosts)
+    forwarded = preflight.forwarded(config, os.environ)
+    return plan.make(config, tasks, hosts, preflight.interpreter(config), forwarded, run=f"{config.name}-<time>-<id>")

@@ -1,0 +1,157 @@
+"""The run directory: where everything about a run is kept, and the only room that knows its layout.
+
+runs/<name>-<UTC time>-<id>/    mode 0700
+run.json                    the plan (no secrets) and the versions
+events.jsonl                everything that happened but output, a line each
+attempt-0/worker-0.log      every byte that the task wrote, in order
+agents/<host>.log           what an agent, or what carries it, had to say itself
+outcome.json                how it ended
+runs/latest                     a link to the newest
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launcher.errors import RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from launcher.events import Event
+
+# As much of the end of a log as is read to show its last lines.
+_TAIL = 64 << 10
+
+
+class RunDir:
+    """One run's directory. ``warn`` is called, once a file, with a line for the user when writing fails."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self.path = path
+        self._warn = warn
+        self._logs: dict[str, AppendOnly] = {}
+        self._events = AppendOnly(path / "events.jsonl", warn)
+
+    @classmethod
+    def create(cls, base: Path, name: str, warn: Callable[[str], None]) -> RunDir:
+        """Make a new one below ``base`` and point ``base/latest`` to it.
+
+        Raises:
+            RequestError: nothing can be written there.
+        """
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = base / f"{name}-{stamp}-{os.urandom(3).hex()}"
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o700)
+            for part in ("attempt-0", "agents"):
+                (path / part).mkdir(mode=0o700)
+        except OSError as error:
+            raise RequestError(
+                f"cannot keep the run under {base}: {error.strerror}", "choose another place with --run-dir"
+            ) from None
+        _point(base / "latest", path.name)
+        return cls(path, warn)
+
+    def log_path(self, slug: str) -> Path:
+        """Where the output of the task ``slug`` goes."""
+        return self.path / "attempt-0" / f"{slug}.log"
+
+    def agent_log(self, host: str) -> Path:
+        """Where the agent of ``host`` complains."""
+        return self.path / "agents" / f"{host.replace('/', '_')}.log"
+
+    def agent_words(self, host: str) -> str:
+        """The last line that an agent, or what carries it, complained with; empty when there is none."""
+        return "".join(last_lines(self.agent_log(host), 1))
+
+    def output(self, slug: str, data: bytes) -> None:
+        """Append to a task's log. A full disk is reported, and does not stop the run."""
+        log = self._logs.get(slug)
+        if log is None:
+            log = self._logs[slug] = AppendOnly(self.log_path(slug), self._warn)
+        log.write(data)
+
+    def event(self, event: Event, now: float) -> None:
+        """Append to events.jsonl."""
+        line = {"time": round(now, 6), "event": type(event).__name__, **asdict(event)}
+        self._events.write(json.dumps(line, default=str).encode() + b"\n")
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON document whole, or not at all."""
+        path = self.path / name
+        try:
+            partial = path.with_suffix(".partial")
+            partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+            partial.replace(path)
+        except OSError as error:
+            self._warn(f"cannot write {path}: {error.strerror}")
+
+    def close(self) -> None:
+        """Close the files."""
+        for log in (*self._logs.values(), self._events):
+            log.close()
+
+
+class AppendOnly:
+    """A file that takes every byte, and says so when it cannot: training outlives a full disk."""
+
+    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+        self._path = path
+        self._warn = warn
+        self._descriptor: int | None = None
+        self._lost = 0
+        self._warned = False
+
+    def write(self, data: bytes) -> None:
+        """Append ``data``; what cannot be written is counted, and named in the file once there is room again."""
+        try:
+            if self._descriptor is None:
+                self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+            if self._lost:
+                self._write_all(f"\n[tflaunch: {self._lost} bytes are missing here: the disk was full]\n".encode())
+                self._lost = 0
+            self._write_all(data)
+        except OSError as error:
+            self._lost += len(data)
+            if not self._warned:
+                self._warned = True
+                self._warn(f"CANNOT WRITE {self._path}: {error.strerror}. The run goes on; its log has a gap.")
+
+    def close(self) -> None:
+        """Close the file, if it was ever opened."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write_all(self, data: bytes) -> int:
+        assert self._descriptor is not None  # noqa: S101 - opened by write
+        written = 0
+        while written < len(data):
+            written += os.write(self._descriptor, data[written:] if written else data)
+        return written
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """The last lines of a log, decoded for showing; progress bars in their last state. Empty when there is no log."""
+    with suppress(OSError), path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - _TAIL))
+        lines = file.read().decode(errors="replace").split("\n")
+        shown = [line.rstrip("\r").rpartition("\r")[2] for line in lines]
+        return [line for line in shown if line.strip()][-count:]
+    return []
+
+
+def _point(link: Path, target: str) -> None:
+    # By way of a rename, so that the link is never missing; a run does not fail for want of a convenience.
+    with suppress(OSError):
+        fresh = link.with_name(f".latest-{os.getpid()}-{os.urandom(2).hex()}")
+        fresh.symlink_to(target)
+        fresh.replace(link)

@@ -1,0 +1,172 @@
+"""From how the tasks ended to what happened: the root cause, its victims, and the exit status. Pure."""
+
+from __future__ import annotations
+
+import errno
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from launcher.events import TaskExited
+    from launcher.placement import Task
+
+Fate = Literal["done", "failed", "victim", "stopped", "lost", "not started"]
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is known of one task when the run is over.
+
+    Attributes:
+        exited: how its process ended; None when it was never seen to end.
+        error: its last error, exit or not-started record, if it made one.
+        lost: why its host was lost, with the task still on it; empty when it was not.
+    """
+
+    task: Task
+    exited: TaskExited | None = None
+    error: Mapping[str, Any] | None = None
+    lost: str = ""
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """Why the run was stopped from outside: by a signal to the launcher, or by its deadline."""
+
+    time: float
+    signal: int | None = None
+    timeout: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What happened, in the terms of who has to act.
+
+    Attributes:
+        status: ``ok``, ``failed`` (a worker is to blame), ``interrupted``, ``deadline`` or ``unavailable`` (a host).
+        exit_status: what the command ends with.
+        cause: the task that failed first; None when no task is to blame.
+        reason: one line, in words.
+        hint: what to do about it; may be empty.
+        fates: what became of each task, by number.
+        alike: other tasks that failed with the same words as the cause.
+    """
+
+    status: Literal["ok", "failed", "interrupted", "deadline", "unavailable"]
+    exit_status: int
+    cause: Task | None
+    reason: str
+    hint: str
+    fates: Mapping[int, Fate]
+    alike: tuple[Task, ...] = ()
+
+
+def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -> Verdict:
+    """Tell the cause from its victims.
+
+    The cause is the task that failed first on its own account. A failure that looks like the echo of a peer's counts
+    only when there is no other. What ended by our own signal was stopped, and is no failure, unless it had reported an
+    error before.
+    """
+    fates: dict[int, Fate] = {ending.task.number: _fate(ending) for ending in endings}
+    failed = [ending for ending in endings if fates[ending.task.number] == "failed"]
+    victims = [ending for ending in endings if fates[ending.task.number] == "victim"]
+    suspects = [ending for ending in failed or victims if interruption is None or _when(ending) < interruption.time]
+    lost = [ending for ending in endings if fates[ending.task.number] == "lost"]
+    if lost and not failed:
+        reason = f"the agent on {lost[0].task.host} was lost: {lost[0].lost}"
+        return Verdict("unavailable", 69, None, reason, "its own last words are in the run directory", fates)
+    if suspects:
+        return _blame(min(suspects, key=_when), suspects, fates)
+    if interruption is not None:
+        return _interrupted(interruption, fates)
+    return Verdict("ok", 0, None, "all tasks are done", "", fates)
+
+
+def _fate(ending: Ending) -> Fate:
+    if ending.lost:
+        return "lost"
+    if ending.exited is None:
+        return "not started"
+    exited, error = ending.exited, ending.error
+    if exited.status == 0:
+        return "done"
+    if exited.sent and error is None:
+        return "stopped"
+    if error is not None and error.get("after_stop"):
+        return "stopped"
+    return "victim" if error is not None and error.get("victim") else "failed"
+
+
+def _when(ending: Ending) -> float:
+    if ending.error is not None and isinstance(ending.error.get("time"), int | float):
+        return float(ending.error["time"])
+    return ending.exited.time if ending.exited is not None else float("inf")
+
+
+def _blame(cause: Ending, suspects: Sequence[Ending], fates: Mapping[int, Fate]) -> Verdict:
+    reason = explain(cause)
+    alike = tuple(other.task for other in suspects if other is not cause and explain(other) == reason)
+    return Verdict("failed", _exit_status(cause), cause.task, reason, _hint(cause), fates, alike)
+
+
+def _exit_status(ending: Ending) -> int:
+    assert ending.exited is not None  # noqa: S101 - only what has ended is a suspect
+    if ending.exited.signal is not None:
+        return 128 + ending.exited.signal
+    return ending.exited.status or 1
+
+
+def _interrupted(interruption: Interruption, fates: Mapping[int, Fate]) -> Verdict:
+    if interruption.signal is not None:
+        name = signal.Signals(interruption.signal).name
+        return Verdict("interrupted", 128 + interruption.signal, None, f"interrupted by {name}", "", fates)
+    reason = f"the run's deadline of {interruption.timeout:g} s passed"
+    return Verdict("deadline", 124, None, reason, "raise --timeout, or leave it out", fates)
+
+
+def explain(ending: Ending) -> str:
+    """Why this task failed, in one line."""
+    match ending.error:
+        case {"kind": "error", "type": kind, "message": message, **rest}:
+            first_line = str(message).strip().split("\n")[0]
+            said = f"{kind}: {first_line}" if first_line else str(kind)
+            where = rest.get("where")
+            return f"{said} ({where})" if where else said
+        case {"kind": "not-started", "step": step, "error": error}:
+            return f"could not {step}: {error}"
+        case {"kind": "exit", "text": str(text)} if text:
+            return f"exited: {text.strip().splitlines()[0]}"
+    return _explain_exit(ending.exited)
+
+
+def _explain_exit(exited: TaskExited | None) -> str:
+    if exited is None:
+        return "was never started"
+    if exited.oom:
+        return f"killed by the kernel: out of memory (it held {exited.peak / 2**30:.1f} GiB at its peak)"
+    if exited.signal is not None:
+        core = ", core dumped" if exited.core else ""
+        return f"killed by {_signal_name(exited.signal)}{core}"
+    return f"exited with status {exited.status}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _hint(ending: Ending) -> str:
+    match ending.error:
+        case {"type": "ModuleNotFoundError", "message": str(message)} if "'tensorflow'" in message:
+            return "install TensorFlow for that interpreter: pip install 'tflaunch[tensorflow]'"
+        case {"kind": "not-started", "errno": errno.ENOENT}:
+            return "check the program's name, its interpreter and the working directory"
+        case {"kind": "not-started", "errno": errno.EACCES}:
+            return "make it executable: chmod +x"
+    return ""

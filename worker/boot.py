@@ -1,0 +1,334 @@
+"""First code of a Python worker: opens the control line to the agent, then becomes the user's program.
+
+    PYTHON boot.py SCRIPT [ARGS...]          as  PYTHON SCRIPT [ARGS...]
+    PYTHON boot.py -m MODULE [ARGS...]       as  PYTHON -m MODULE [ARGS...]
+    PYTHON boot.py --trainer TASK [ARGS...]  as  PYTHON -m worker TASK [ARGS...], and always this package's own trainer
+
+The program sees what plain Python would show it, and its output and exit status are the same. What remains to be seen:
+this file's frames lie beneath the program's first one, the module ``_tflaunch_boot`` is loaded (its ``report`` writes
+to the control line), and ``import worker`` finds this package where the program has no module of that name.
+
+Every worker pays for this file before its own first line. So it imports only what the interpreter has loaded already,
+and nothing of this package; the rest waits until there is something to report.
+"""
+# ruff: noqa: PTH100, PTH109, PTH118, PTH119, PTH120 - importing pathlib costs more than all of this
+
+import os
+import sys
+import time
+
+TYPE_CHECKING = False  # as typing has it, without the cost of typing
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from importlib.machinery import ModuleSpec
+    from types import CodeType, ModuleType, TracebackType
+
+CONTROL_FD = "TFLAUNCH_CONTROL_FD"
+LINE_LIMIT = 4096  # PIPE_BUF of Linux: shorter writes to a pipe never mix with those of another process
+PACKAGE = os.path.dirname(os.path.abspath(__file__))
+
+# What the peers of a failed worker raise, as measured with TensorFlow 2.21: three workers in an all_reduce, one of
+# them killed, stopped, ended by an exception or by exit 0. It was UnavailableError each time; the others are what
+# TensorFlow's collectives and coordination service cancel or time out pending work with.
+PEER_ERRORS = frozenset({"UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError"})
+# These have causes of their own too, so the text decides. InvalidArgumentError is not among them: shapes that differ
+# make every worker raise one that says "Collective ops is aborted by" (measured too), and there it is the cause.
+MIXED_ERRORS = frozenset(
+    {"InternalError", "FailedPreconditionError", "ConnectionError", "ConnectionAbortedError", "ConnectionResetError"}
+)
+PEER_TEXTS = (
+    "collective ops is aborted",  # how each of the measured messages opens
+    "socket closed",  # gRPC: the peer ended; seen after 0.8 to 1.1 s
+    "connection reset by peer",  # gRPC and the kernel: the peer was killed; seen after 0.1 s
+    "stopped sending heartbeats",  # coordination service: the peer was stopped, or ended before its first collective
+    # Not seen in those runs, but part of TensorFlow 2.21's binaries (gRPC's and the coordination service's words).
+    "failed to connect to all addresses",
+    "heartbeat timeout",
+    "barrier failed",
+    "barrier timed out",
+    "coordination service",
+)
+
+
+def is_victim(type_name: str, message: str) -> bool:
+    """Whether an exception looks like the echo of a peer's failure rather than like a cause."""
+    if type_name in PEER_ERRORS:
+        return True
+    return type_name in MIXED_ERRORS and any(text in message.lower() for text in PEER_TEXTS)
+
+
+class ControlLine:
+    """Tells the agent about this worker, one JSON object a line; silent while it is not open."""
+
+    def __init__(self) -> None:
+        self._fd = -1
+        self._owner = -1
+
+    def open(self, descriptor: str) -> None:
+        """Takes over the inherited descriptor of that number, keeps it from children, and says that the worker started.
+
+        A number that is none, or no open descriptor, leaves the line silent.
+        """
+        python = sys.version.partition(" ")[0]
+        # Put together by hand: json takes longer to import than all of this file to run.
+        hello = f'{{"kind": "state", "time": {time.time()}, "state": "started", "python": "{python}"}}\n'
+        try:
+            self._fd = int(descriptor)
+            os.set_inheritable(self._fd, False)
+            self._pipe = os.fstat(self._fd)
+            self._owner = os.getpid()
+            self._write(hello.encode())
+        except (ValueError, OSError):
+            return
+
+    def report(self, kind: str, **fields: object) -> None:
+        """Writes ``{"kind": kind, "time": seconds since the epoch, **fields}``; never raises.
+
+        Long strings are cut so that the line stays within LINE_LIMIT bytes. A forked child's report is dropped.
+        """
+        if os.getpid() != self._owner:
+            return
+        try:
+            self._write(encode({"kind": kind, "time": time.time(), **fields}))
+        except Exception:  # noqa: BLE001 - training goes on, even where nobody can be told
+            return
+
+    def _write(self, line: bytes) -> None:
+        # A program that closes all descriptors may get this number again, for a file of its own.
+        if os.path.samestat(os.fstat(self._fd), self._pipe):
+            os.write(self._fd, line)
+
+
+def encode(record: "Mapping[str, object]") -> bytes:
+    """One line of JSON, at most LINE_LIMIT bytes: the longest strings lose their ends, a traceback its beginning.
+
+    Raises ValueError where strings are not what makes it too long.
+    """
+    import json
+
+    fields = dict(record)
+    while True:
+        line = json.dumps(fields, ensure_ascii=False, default=repr).encode(errors="replace") + b"\n"
+        excess = len(line) - LINE_LIMIT
+        if excess <= 0:
+            return line
+        length, name, text = max((len(value), name, value) for name, value in fields.items() if isinstance(value, str))
+        if length == 0:
+            raise ValueError(f"a record of {len(line)} bytes without a string to cut")
+        # A character takes six bytes at most (\u0000), so no round cuts more than it must.
+        kept = max(0, min(LINE_LIMIT, length - excess // 6 - 1))
+        fields[name] = text[length - kept :] if name == "traceback" else text[:kept]
+
+
+control = ControlLine()
+report = control.report
+
+
+def main() -> None:
+    """Becomes the program that the command line names."""
+    control.open(os.environ.pop(CONTROL_FD, ""))
+    interpreter, command = sys.orig_argv[: -len(sys.argv)], sys.argv[1:]
+    run = run_script
+    match command:
+        case ["--trainer", *rest]:
+            run, command = run_trainer, ["-m", "worker", *rest]
+        case ["-m", _, *_]:
+            run = run_module
+        case []:
+            sys.exit("usage: boot.py SCRIPT | -m MODULE | --trainer TASK [ARGS...]")
+    sys.orig_argv[:] = [*interpreter, *command]
+    sys.argv[:] = command
+    try:
+        run()
+    except SystemExit as leaving:
+        report_exit(leaving)
+        raise
+    except BaseException as error:
+        report_error(error)
+        hide_boot_from_excepthook()
+        raise
+
+
+def run_script() -> None:
+    """What ``python SCRIPT`` does, for a file and for a directory or zip file with a ``__main__.py``."""
+    sys.meta_path.append(PackageFinder)
+    path = sys.argv[0]
+    file = os.path.join(os.getcwd(), path)  # absolute but not normalised, as Python has it
+    if holds_main(file):
+        replace_path0()
+        sys.path.insert(0, file)
+        run_as_main("__main__", alter_argv=False)
+        return
+    code = compile_script(file)
+    replace_path0(os.path.dirname(os.path.realpath(path)))
+    loader = type(__loader__)("__main__", file)  # type: ignore[name-defined]  # each module has one; mypy knows of none
+    namespace = new_main()
+    namespace.update(__file__=file, __cached__=None, __loader__=loader)
+    exec(code, namespace)  # noqa: S102 - the user's program is what there is to run
+
+
+def run_module() -> None:
+    """What ``python -m MODULE`` does."""
+    sys.meta_path.append(PackageFinder)
+    replace_path0(os.getcwd())
+    run_as_main(sys.argv.pop(1))
+
+
+def run_trainer() -> None:
+    """Runs this package, whatever else is called ``worker`` in the current directory or on the path."""
+    sys.meta_path.insert(0, PackageFinder)
+    replace_path0()
+    run_as_main(sys.argv.pop(1))
+
+
+def replace_path0(*folders: str) -> None:
+    """Puts the program's folder where Python put this file's own, which it does unless told not to (-P, -I)."""
+    if not sys.flags.safe_path:
+        sys.path[:1] = folders
+
+
+def holds_main(file: str) -> bool:
+    """Whether Python runs ``file`` by the ``__main__.py`` in it: a directory, a zip file, what a path hook can open."""
+    for hook in sys.path_hooks:
+        try:
+            hook(file)
+        except ImportError:
+            continue
+        return True
+    return False
+
+
+def compile_script(file: str) -> "CodeType":
+    """The code of a script; one that cannot be read or compiled is left to plain Python, whose words for it differ."""
+    import io
+
+    try:
+        with io.open_code(file) as source:
+            return compile(source.read(), file, "exec", dont_inherit=True)
+    except Exception as error:  # noqa: BLE001 - OSError, SyntaxError, ValueError, RecursionError, MemoryError ...
+        report_error(error)
+        os.execv(sys.executable, sys.orig_argv)
+
+
+def new_main() -> "dict[str, object]":
+    """The namespace of a new ``__main__`` module, as the interpreter makes it."""
+    import builtins
+
+    main_module = type(sys)("__main__")
+    namespace = vars(main_module)
+    namespace["__builtins__"] = builtins
+    if sys.version_info < (3, 14):  # since then a module's annotations are made when asked for (PEP 649)
+        namespace["__annotations__"] = {}
+    sys.modules["__main__"] = main_module
+    return namespace
+
+
+def run_as_main(name: str, *, alter_argv: bool = True) -> None:
+    """Runs a module with the very function that ``python -m`` calls, which shows in tracebacks."""
+    import runpy
+
+    new_main()
+    runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]  # private, and unchanged since 2.6
+
+
+class PackageFinder:
+    """Finds the top-level name ``worker`` in the folder this file lies in, and nothing else."""
+
+    @staticmethod
+    def find_spec(
+        name: str, _path: "Sequence[str] | None" = None, _target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        if name != "worker":
+            return None
+        from importlib.machinery import PathFinder
+
+        return PathFinder.find_spec(name, [os.path.dirname(PACKAGE)])
+
+
+def report_exit(leaving: SystemExit) -> None:
+    """Reports the status, unless it is 0, and the text that the interpreter is about to make of ``leaving``."""
+    code = leaving.code
+    status, text = (code & 0xFF, "") if isinstance(code, int) else (1, text_of(code))
+    if code is not None and status:
+        report("exit", status=status, text=text, where=where(leaving))
+
+
+def report_error(error: BaseException) -> None:
+    """Reports an exception that is about to end this process."""
+    try:
+        report("error", **error_record(error))
+    except Exception:  # noqa: BLE001 - say, a traceback.py beside the script: the error itself must still be shown
+        return
+
+
+def error_record(error: BaseException) -> "dict[str, object]":
+    import traceback
+
+    error.__traceback__ = without_boot(error.__traceback__)
+    message = text_of(error)
+    # TensorFlow repeats a failure for each peer that it passed, over pages; the frames are worth more than those.
+    short = message[: LINE_LIMIT // 4]
+    return {
+        "type": type(error).__name__,
+        "module": type(error).__module__,
+        "message": short,
+        "traceback": "".join(traceback.format_exception(error)).replace(message, short),
+        "where": where(error),
+        "victim": any(is_victim(type(one).__name__, text_of(one)) for one in (error, error.__cause__)),
+    }
+
+
+def text_of(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:  # noqa: BLE001 - a broken __str__ is no reason to lose the record
+        return f"<{type(value).__name__} without a text: its __str__ failed>"
+
+
+def without_boot(trace: "TracebackType | None") -> "TracebackType | None":
+    while trace is not None and trace.tb_frame.f_globals is globals():
+        trace = trace.tb_next
+    return trace
+
+
+def hide_boot_from_excepthook() -> None:
+    """Has the exception on its way out shown by the program's own sys.excepthook, but as plain Python raises it.
+
+    Each frame that it leaves adds itself to the traceback, hence the last moment is the one to take them off.
+    """
+    hook = sys.excepthook
+
+    def show(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
+        sys.excepthook = hook
+        sys.last_traceback = error.__traceback__ = trace = without_boot(trace)
+        hook(kind, error, trace)
+
+    sys.excepthook = show
+
+
+def where(error: BaseException) -> str:
+    """``train.py:12``: the innermost line that the error passed in the program's own code, or else in any code."""
+    places: list[tuple[int, int, str, int]] = []
+    trace = without_boot(error.__traceback__)
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        places.append((ownership(file), len(places), file, trace.tb_lineno))
+        trace = trace.tb_next
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((ownership(error.filename), len(places), error.filename, error.lineno or 0))
+    *_, file, line = max(places, default=(0, 0, "", 0))
+    return f"{os.path.basename(file)}:{line}" if file else ""
+
+
+def ownership(file: str) -> int:
+    """How much a frame's file is the program's own: 2 if it is, 1 if it is this package's, 0 for all others."""
+    if file.startswith(PACKAGE + os.sep):
+        return 1
+    # tf.function runs the program's functions from copies that AutoGraph wrote into the temporary directory.
+    foreign = (os.path.dirname(os.__file__) + os.sep, "site-packages", "dist-packages", "__autograph_generated_file")
+    return 0 if file.startswith("<") or any(part in file for part in foreign) else 2
+
+
+if __name__ == "__main__":
+    sys.modules["_tflaunch_boot"] = sys.modules["__main__"]
+    main()
