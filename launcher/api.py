@@ -42,9 +42,7 @@ class Result:
     @property
     def exit_codes(self) -> Mapping[str, int | None]:
         """``worker 0`` -> its exit code; minus the signal's number where a signal ended it, as subprocess has it."""
-        return {
-            one.task.label: -one.signal if one.signal is not None else one.status for one in self.outcome.tasks
-        }
+        return {one.task.label: -one.signal if one.signal is not None else one.status for one in self.outcome.tasks}
 
     @property
     def logs(self) -> Mapping[str, Path]:

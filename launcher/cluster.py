@@ -104,7 +104,9 @@ class Cluster:
             case events.DeadlinePassed("hello"):
                 raise UnavailableError(f"no word from an agent within {_HELLO:g} s")
             case events.AgentFault(host, "lease", _, reason):
-                raise UnavailableError(f"{host}: cannot lease ports: {reason}", "name another range with --ports, or none")
+                raise UnavailableError(
+                    f"{host}: cannot lease ports: {reason}", "name another range with --ports, or none"
+                )
             case events.AgentFault(host, "private", _, reason):
                 hint = "this system does not let you make one: run without --private, or as root"
                 raise UnavailableError(f"{host}: no private network: {reason}", hint)

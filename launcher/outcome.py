@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from launcher.supervisor import Supervisor
 
 _LAST_LINES = 10
+_WIDEST = 400
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,16 @@ class TaskOutcome:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A run that came to starting its workers, after its end."""
+    """A run that came to starting its workers, after its end.
+
+    Attributes:
+        last_words: the last lines of the task, or of the agent, that is to blame.
+    """
 
     verdict: Verdict
     tasks: tuple[TaskOutcome, ...]
     run_dir: Path
+    last_words: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """The content of outcome.json."""
@@ -73,8 +79,10 @@ class Outcome:
         lines = [self._headline()]
         if self.verdict.hint:
             lines.append(self.verdict.hint)
-        if self.verdict.cause is not None:
-            lines += self._last_words(self.verdict.cause)
+        if self.last_words:
+            lines += ["its last lines:", *(f"  {line[:_WIDEST]}" for line in self.last_words)]
+        elif self.verdict.cause is not None:
+            lines.append("it printed nothing")
         lines += self._others()
         return "\n".join([*lines, f"exit status {self.verdict.exit_status} · logs in {self.run_dir}"])
 
@@ -84,10 +92,6 @@ class Outcome:
             return self.verdict.reason
         alike = f" (so did {_names(self.verdict.alike)})" if self.verdict.alike else ""
         return f"{cause.label} failed first, on {cause.host}{alike}: {self.verdict.reason}"
-
-    def _last_words(self, cause: Task) -> list[str]:
-        lines = last_lines(self.tasks[cause.number].log, _LAST_LINES)
-        return ["its last lines:", *(f"  {line[:400]}" for line in lines)] if lines else ["it printed nothing"]
 
     def _others(self) -> list[str]:
         told = {
@@ -108,7 +112,14 @@ def conclude(plan: Plan, supervisor: Supervisor, run_dir: RunDir) -> Outcome:
     verdict = supervisor.verdict()
     exits = supervisor.exits()
     tasks = tuple(_task_outcome(task, verdict, exits.get(task.number), run_dir) for task in plan.tasks)
-    return Outcome(verdict, tasks, run_dir.path)
+    return Outcome(verdict, tasks, run_dir.path, tuple(_last_words(verdict, tasks, run_dir)))
+
+
+def _last_words(verdict: Verdict, tasks: Sequence[TaskOutcome], run_dir: RunDir) -> list[str]:
+    if verdict.cause is not None:
+        return last_lines(tasks[verdict.cause.number].log, _LAST_LINES)
+    lost = next((one.task.host for one in tasks if one.fate == "lost"), None)
+    return [] if lost is None else last_lines(run_dir.agent_log(lost), _LAST_LINES)
 
 
 def failure(error: TflaunchError) -> Mapping[str, object]:

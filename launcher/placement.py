@@ -165,8 +165,8 @@ def _gpus(config: ClusterConfig, host: Host, tasks: int) -> list[tuple[str, ...]
         each = len(host.gpus) // tasks if tasks else 0
     if each * tasks > len(host.gpus) and host.known:
         raise RequestError(
-            f"{host.address}: {tasks} tasks with {each} GPUs each need {each * tasks}, but it has {len(host.gpus)}",
-            "ask for fewer GPUs per task, fewer workers, or another host",
+            f"{host.address} offers {len(host.gpus)} GPUs, but its tasks need {each * tasks}: {tasks} with {each} each",
+            "ask for fewer GPUs per task, or fewer workers",
         )
     return [host.gpus[i * each : (i + 1) * each] for i in range(tasks)]
 

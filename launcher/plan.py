@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from launcher.placement import Host, Task
 
 # The code that boots a Python worker travels as a file: nothing of ours needs to be importable where it runs.
-BOOT = Path(__file__).resolve().parent.parent / "worker" / "boot.py"
+BOOT = Path(__file__).resolve().parent.parent / "worker" / "start.py"
 
 # Stands in a plan for the port that a host will lease when the plan is run.
 UNLEASED = "<leased>"

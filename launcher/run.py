@@ -28,6 +28,7 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
     preflight.check(config)
     forwarded = preflight.forwarded(config, os.environ)
     engine = engines.load(config.engine)
+    _check_devices(config, engine)
     run_dir = RunDir.create(Path(config.run_dir), config.name, console.say)
     try:
         outcome = _run_in(run_dir, config, engine, forwarded, console)
@@ -42,7 +43,20 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
     return outcome
 
 
-def _run_in(run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console) -> Outcome:
+def _check_devices(config: ClusterConfig, engine: engines.Engine) -> None:
+    """Find out about GPUs and cores that are not there before anything is started, where that is possible."""
+    asked = config.gpus_per_task is not None or any(
+        host.gpus is not None or host.cores is not None for host in config.hosts
+    )
+    if asked:
+        from launcher import placement
+
+        placement.place(config, [placement.found(host, engine.peek(host)) for host in config.hosts])
+
+
+def _run_in(
+    run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console
+) -> Outcome:
     with Loop(console, engine.silence) as loop, Cluster(config, engine, loop, run_dir) as cluster:
         # Imported while the agents start: on two cores this time is nobody's.
         from launcher import outcome, placement, plan

@@ -15,7 +15,6 @@ import json
 import os
 import time
 from contextlib import suppress
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,18 +80,20 @@ class RunDir:
 
     def event(self, event: Event, now: float) -> None:
         """Append to events.jsonl."""
-        line = {"time": round(now, 6), "event": type(event).__name__, **asdict(event)}
+        line = {"time": round(now, 6), "event": type(event).__name__, **event._asdict()}
         self._events.write(json.dumps(line, default=str).encode() + b"\n")
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON document whole, or not at all."""
         path = self.path / name
+        partial = path.with_suffix(".partial")
         try:
-            partial = path.with_suffix(".partial")
             partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
             partial.replace(path)
         except OSError as error:
-            self._warn(f"cannot write {path}: {error.strerror}")
+            self._warn(f"CANNOT WRITE {path}: {error.strerror}")
+            with suppress(OSError):
+                partial.unlink()
 
     def close(self) -> None:
         """Close the files."""

@@ -7,7 +7,7 @@ was lost; a signal or a deadline said stop. After that it only waits for what is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import events
 from launcher.verdict import Ending, Interruption, Verdict, judge
@@ -19,38 +19,33 @@ if TYPE_CHECKING:
     from launcher.plan import Plan
 
 
-@dataclass(frozen=True)
-class Spawn:
+class Spawn(NamedTuple):
     """Start this task's process."""
 
     task: int
 
 
-@dataclass(frozen=True)
-class Stop:
+class Stop(NamedTuple):
     """Walk the stop ladder with this task: SIGTERM, its own grace period, SIGKILL."""
 
     task: int
     grace: float
 
 
-@dataclass(frozen=True)
-class Kill:
+class Kill(NamedTuple):
     """End this task now."""
 
     task: int
 
 
-@dataclass(frozen=True)
-class SetTimer:
+class SetTimer(NamedTuple):
     """Post DeadlinePassed(name) after this many seconds."""
 
     name: str
     seconds: float
 
 
-@dataclass(frozen=True)
-class Say:
+class Say(NamedTuple):
     """Tell the person who is watching."""
 
     text: str

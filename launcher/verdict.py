@@ -78,7 +78,7 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     lost = [ending for ending in endings if fates[ending.task.number] == "lost"]
     if lost and not failed:
         reason = f"the agent on {lost[0].task.host} was lost: {lost[0].lost}"
-        return Verdict("unavailable", 69, None, reason, "its own last words are in the run directory", fates)
+        return Verdict("unavailable", 69, None, reason, "", fates)
     if suspects:
         return _blame(min(suspects, key=_when), suspects, fates)
     if interruption is not None:

@@ -1,8 +1,8 @@
 """First code of a Python worker: opens the control line to the agent, then becomes the user's program.
 
-    PYTHON boot.py SCRIPT [ARGS...]          as  PYTHON SCRIPT [ARGS...]
-    PYTHON boot.py -m MODULE [ARGS...]       as  PYTHON -m MODULE [ARGS...]
-    PYTHON boot.py --trainer TASK [ARGS...]  as  PYTHON -m worker TASK [ARGS...], and always this package's own trainer
+    PYTHON start.py SCRIPT [ARGS...]          as  PYTHON SCRIPT [ARGS...]
+    PYTHON start.py -m MODULE [ARGS...]       as  PYTHON -m MODULE [ARGS...]
+    PYTHON start.py --trainer TASK [ARGS...]  as  PYTHON -m worker TASK [ARGS...], and always this package's own trainer
 
 The program sees what plain Python would show it, and its output and exit status are the same. What remains to be seen:
 this file's frames lie beneath the program's first one, the module ``_tflaunch_boot`` is loaded (its ``report`` writes
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 CONTROL_FD = "TFLAUNCH_CONTROL_FD"
 LINE_LIMIT = 4096  # PIPE_BUF of Linux: shorter writes to a pipe never mix with those of another process
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
+OWN_FILES = (os.path.join(PACKAGE, "start.py"), os.path.join(PACKAGE, "boot.py"))
 
 # What the peers of a failed worker raise, as measured with TensorFlow 2.21: three workers in an all_reduce, one of
 # them killed, stopped, ended by an exception or by exit 0. It was UnavailableError each time; the others are what
@@ -115,8 +116,8 @@ def encode(record: "Mapping[str, object]") -> bytes:
         length, name, text = max((len(value), name, value) for name, value in fields.items() if isinstance(value, str))
         if length == 0:
             raise ValueError(f"a record of {len(line)} bytes without a string to cut")
-        # A character takes six bytes at most (\u0000), so no round cuts more than it must.
-        kept = max(0, min(LINE_LIMIT, length - excess // 6 - 1))
+        # A character takes six bytes at most (\u0000), so no round cuts more than it must; nor all from one string.
+        kept = min(LINE_LIMIT, max(length - excess // 6 - 1, length // 2))
         fields[name] = text[length - kept :] if name == "traceback" else text[:kept]
 
 
@@ -135,7 +136,7 @@ def main() -> None:
         case ["-m", _, *_]:
             run = run_module
         case []:
-            sys.exit("usage: boot.py SCRIPT | -m MODULE | --trainer TASK [ARGS...]")
+            sys.exit("usage: start.py SCRIPT | -m MODULE | --trainer TASK [ARGS...]")
     sys.orig_argv[:] = [*interpreter, *command]
     sys.argv[:] = command
     try:
@@ -153,7 +154,8 @@ def run_script() -> None:
     """What ``python SCRIPT`` does, for a file and for a directory or zip file with a ``__main__.py``."""
     sys.meta_path.append(PackageFinder)
     path = sys.argv[0]
-    file = os.path.join(os.getcwd(), path)  # absolute but not normalised, as Python has it
+    # Absolute but not normalised, "." alone excepted, as Python has it.
+    file = os.getcwd() if path == "." else os.path.join(os.getcwd(), path)
     if holds_main(file):
         replace_path0()
         sys.path.insert(0, file)
@@ -286,7 +288,7 @@ def text_of(value: object) -> str:
 
 
 def without_boot(trace: "TracebackType | None") -> "TracebackType | None":
-    while trace is not None and trace.tb_frame.f_globals is globals():
+    while trace is not None and trace.tb_frame.f_code.co_filename in OWN_FILES:
         trace = trace.tb_next
     return trace
 
@@ -327,8 +329,3 @@ def ownership(file: str) -> int:
     # tf.function runs the program's functions from copies that AutoGraph wrote into the temporary directory.
     foreign = (os.path.dirname(os.__file__) + os.sep, "site-packages", "dist-packages", "__autograph_generated_file")
     return 0 if file.startswith("<") or any(part in file for part in foreign) else 2
-
-
-if __name__ == "__main__":
-    sys.modules["_tflaunch_boot"] = sys.modules["__main__"]
-    main()

@@ -12,11 +12,10 @@ import json
 import os
 import selectors
 import signal
-import sys
 import time
 from contextlib import suppress
 
-from . import facts, kernel, strays, wire
+from . import facts, guard, kernel, strays, wire
 from .process import Process
 
 TYPE_CHECKING = False
@@ -29,9 +28,8 @@ if TYPE_CHECKING:
 HEARTBEAT = 2.0
 # What is held for a slow launcher before the workers have to wait for it.
 _HIGH, _LOW = 8 << 20, 2 << 20
-# How long descendants of a worker that is gone may hold its pipes, and how long the last ones may take to die.
+# How long descendants of a worker that is gone may hold its pipes.
 _DRAIN = 2.0
-_FAREWELL = 5.0
 
 
 class Agent:
@@ -140,7 +138,7 @@ class Agent:
         if {signal.SIGTERM, signal.SIGHUP} & set(os.read(descriptor, 4096)):
             self._ending = True
         reaped = False
-        while (pid := _zombie()) is not None:
+        while (pid := guard.zombie()) is not None:
             self._reap(pid)
             reaped = True
         if reaped:
@@ -230,27 +228,7 @@ class Agent:
             process.kill()
         for held in self._leases:
             held.close()
-        _end_descendants(time.monotonic() + _FAREWELL)
-
-
-def _end_descendants(deadline: float) -> None:
-    """Kill and reap until no child is left; each one that dies hands over its own children."""
-    while time.monotonic() < deadline and strays.end_all():
-        # A killed child is gone in well under a millisecond, unless it sits in the kernel waiting for a disk.
-        if _zombie() is None:
-            time.sleep(0.002)
-        with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-
-
-def _zombie() -> int | None:
-    """The id of a child that has ended and is not reaped yet, so that its group's id is still taken."""
-    try:
-        found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return None
-    return None if found is None else found.si_pid
+        guard.end_descendants()
 
 
 def _wakeup() -> int:
@@ -264,20 +242,6 @@ def _wakeup() -> int:
     return read
 
 
-def _guard(loop: int) -> int:
-    """Wait for the loop to end, reaping what was adopted; then end every descendant. Returns the exit status."""
-    null = os.open(os.devnull, os.O_RDWR)
-    for descriptor in (0, 1):
-        # The launcher must see EOF when the loop goes, and the loop must see it when the launcher does.
-        os.dup2(null, descriptor)
-    while True:
-        pid, status = os.wait()
-        if pid == loop:
-            break
-    _end_descendants(time.monotonic() + _FAREWELL)
-    return os.waitstatus_to_exitcode(status)
-
-
 def main(options: str) -> None:
     """Run the agent; ``options`` is a JSON object: ``private`` (bool), ``silence`` (seconds, or null for never)."""
     chosen = json.loads(options)
@@ -288,22 +252,7 @@ def main(options: str) -> None:
         except OSError as error:
             _refuse(error)
             return
-    kernel.adopt_orphans()
-    guard = os.getpid()
-    loop = os.fork()
-    # Neither has anything that the interpreter would have to tidy up, and the launcher waits for both.
-    if loop:
-        os._exit(abs(_guard(loop)))
-    kernel.adopt_orphans()
-    kernel.die_with_parent(signal.SIGTERM, guard)
-    status = 1
-    try:
-        Agent(chosen["silence"]).run()
-        status = 0
-    except Exception:
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(status)
+    guard.stand(lambda: Agent(chosen["silence"]).run())
 
 
 def _refuse(error: OSError) -> None:

@@ -115,4 +115,5 @@ def _portpicker() -> ModuleType | None:
         import portpicker
     except ImportError:
         return None
-    return portpicker
+    module: ModuleType = portpicker
+    return module

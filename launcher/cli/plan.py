@@ -77,7 +77,11 @@ def _tasks(whole: Plan) -> Table:
         role = "  chief" if task.number == whole.chief and task.job != "chief" else ""
         gpus = "" if task.gpus is None else ",".join(task.gpus) or "none"
         table.add_row(
-            task.label + role, task.host, _numbers(task.cores), gpus, ports if task.is_dialled else "none, nobody dials it"
+            task.label + role,
+            task.host,
+            _numbers(task.cores),
+            gpus,
+            ports if task.is_dialled else "none, nobody dials it",
         )
     return table
 

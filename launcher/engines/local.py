@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from launcher.config import HostSpec
 
+_SIGNALS = frozenset(int(number) for number in signal.Signals)
+
 # -I and -S: the agent needs none of the user's settings and packages, and starts in half the time without them. The
 # folder goes last on sys.path, so that nothing installed beside us is taken for the standard library.
 _START = "import sys; sys.path.append(sys.argv[1]); from launcher.agent.__main__ import main; main(sys.argv[2])"
@@ -39,7 +41,9 @@ class LocalChannel:
         _, status = os.waitpid(self.pid, 0)
         self._reaped = True
         code = os.waitstatus_to_exitcode(status)
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        # Its guard says 128 + signal when a signal ended the agent's loop, as a shell does.
+        number = -code if code < 0 else code - 128
+        return f"killed by {signal.Signals(number).name}" if number in _SIGNALS else f"it ended with status {code}"
 
     def kill(self) -> None:
         """SIGTERM: the guard's death makes the kernel tell the loop, which takes every worker along."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from worker import boot
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-BOOT = Path(boot.__file__)
+BOOT = Path(boot.__file__).with_name("start.py")
 
 
 class Ended(NamedTuple):
@@ -48,7 +49,12 @@ def run(
         timeout=60,
         check=False,
     )
-    return Ended(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
+    return Ended(done.returncode, text_of(done.stdout), text_of(done.stderr))
+
+
+def text_of(output: bytes) -> str:
+    """The output as text, without the addresses of objects: no two runs have the same."""
+    return re.sub(" at 0x[0-9a-f]+", "", output.decode(errors="backslashreplace"))
 
 
 def same(*command: str | Path, cwd: Path, options: tuple[str, ...] = (), env: dict[str, str] | None = None) -> Ended:
@@ -58,12 +64,14 @@ def same(*command: str | Path, cwd: Path, options: tuple[str, ...] = (), env: di
     return plain
 
 
-def told(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> tuple[Ended, list[dict[str, object]]]:
+def told(
+    *command: str | Path, cwd: Path, env: dict[str, str] | None = None, boot_file: Path = BOOT
+) -> tuple[Ended, list[dict[str, object]]]:
     """Runs the command through boot with a control line; its end and the records it wrote."""
     reader, writer = os.pipe()
     try:
         process = subprocess.Popen(
-            [sys.executable, BOOT, *command],
+            [sys.executable, boot_file, *command],
             cwd=cwd,
             env={**os.environ, boot.CONTROL_FD: str(writer), **(env or {})},
             pass_fds=[writer],
@@ -73,10 +81,17 @@ def told(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> 
         )
     finally:
         os.close(writer)
-    with process, open(reader, "rb") as lines:
-        records = [json.loads(line) for line in lines]
+    # Both at once: either would stop the process when its pipe is full.
+    with process, ThreadPoolExecutor(1) as beside:
+        lines = beside.submit(drain, reader)
         out, err = process.communicate(timeout=60)
+        records = [json.loads(line) for line in lines.result()]
     return Ended(process.returncode, out, err), records
+
+
+def drain(reader: int) -> list[bytes]:
+    with os.fdopen(reader, "rb") as lines:
+        return lines.readlines()
 
 
 def last(command: tuple[str | Path, ...], cwd: Path) -> dict[str, object]:
@@ -105,7 +120,7 @@ print(sys.argv, sys.orig_argv, sys.path)
 print(sys.modules["__main__"].__dict__ is globals(), sys.excepthook is sys.__excepthook__)
 '''
 
-PROGRAMS = {
+PROGRAMS: dict[str, str | bytes] = {
     "look": LOOK,
     "modules": "import sys; print(sorted(set(sys.modules) - {'_tflaunch_boot'}))",
     "environment": "import os; print(sorted(os.environ))",
@@ -279,7 +294,8 @@ def ours(tmp_path: Path) -> Path:
     """A copy of boot in a package of its own, with a trainer that tells who it is."""
     package = tmp_path / "ours" / "worker"
     package.mkdir(parents=True)
-    shutil.copy(BOOT, package)
+    for file in (BOOT, Path(boot.__file__)):
+        shutil.copy(file, package)
     script(package, "whose = 'ours'", "__init__.py")
     script(package, "whose = 'ours, deeper'", "context.py")
     script(package, "raise SystemExit('a neighbour of worker got in')", "../launcher.py")
@@ -289,7 +305,7 @@ def ours(tmp_path: Path) -> Path:
         "print(worker.whose, context.whose, sys.argv, __name__, __spec__.name)",
         "__main__.py",
     )
-    return package / "boot.py"
+    return package / "start.py"
 
 
 WHOSE = "import worker; print(worker.whose)"
@@ -371,9 +387,9 @@ def test_a_program_reports_through_the_private_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", ["", "abc", "987", "-1"])
 def test_without_a_usable_descriptor_the_program_runs_all_the_same(value: str, tmp_path: Path) -> None:
     program = script(
-        tmp_path, "import os, _tflaunch_boot; _tflaunch_boot.report('x'); print(os.environ.get('%s'))" % boot.CONTROL_FD
+        tmp_path, "import os, _tflaunch_boot\n_tflaunch_boot.report('x')\nprint('TFLAUNCH_CONTROL_FD' in os.environ)"
     )
-    assert run(BOOT, program, cwd=tmp_path, env={boot.CONTROL_FD: value}) == (0, "None\n", "")
+    assert run(BOOT, program, cwd=tmp_path, env={boot.CONTROL_FD: value}) == (0, "False\n", "")
 
 
 def test_the_descriptor_and_its_variable_stay_with_the_worker(tmp_path: Path) -> None:
@@ -523,6 +539,19 @@ def test_where_is_the_innermost_line_of_the_programs_own_code(text: str, where: 
         tmp_path, text if "installed" not in text else f"import sys; sys.path.append('site-packages'); {text}"
     )
     assert last((program,), tmp_path)["where"] == where
+
+
+@pytest.mark.parametrize(
+    ("command", "where"), [(["--trainer", "digits"], "__init__.py:2"), (["train.py"], "train.py:2")], ids=str
+)
+def test_where_is_in_this_package_only_if_the_program_has_no_part_in_it(
+    command: list[str], where: str, ours: Path, tmp_path: Path
+) -> None:
+    script(ours.parent, "import json\ndef train(): json.loads('{')", "__init__.py")
+    script(ours.parent, "import worker\nworker.train()", "__main__.py")
+    script(tmp_path / "home", "import worker\nworker.train()")
+    _, [_, record] = told(*command, cwd=tmp_path / "home", boot_file=ours)
+    assert record["where"] == where
 
 
 @pytest.mark.parametrize(

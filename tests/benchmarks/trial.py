@@ -1,0 +1,181 @@
+"""One launcher at work: started, watched from outside, and ended with everything below it."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from tests.benchmarks.launchers import Job
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
+
+    from tests.benchmarks.launchers import Launcher
+
+# Far beyond what anything here takes: it only ends what hangs.
+_DEADLINE = 600.0
+_FAREWELL = 10.0
+
+
+class Failed(Exception):
+    """A launcher did not do what it was told; the message says what happened instead."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A launcher, and an empty folder to run it in."""
+
+    launcher: Launcher
+    folder: Path
+
+    def start(self, copies: int, script: str, *arguments: str, capture: bool = False) -> Run:
+        """Start copies of one of the ``programs``; ``capture`` makes ``Run.output`` a pipe that has to be read."""
+        return Run(self.launcher.argv(Job(copies, script, arguments, self.folder)), self.folder, capture=capture)
+
+    def start_idle(self, copies: int) -> tuple[Run, list[int]]:
+        """Start copies that sleep; returns once all do, with their process ids."""
+        fifo = self.folder / "register"
+        os.mkfifo(fifo)
+        # For writing too: so the open does not wait for a writer, and reading never finds the end.
+        register = os.open(fifo, os.O_RDWR)
+        run = self.start(copies, "idle.py", str(fifo))
+        try:
+            return run, run.registered(register, copies)
+        except BaseException:
+            run.end()
+            raise
+        finally:
+            os.close(register)
+
+
+class Run:
+    """The launcher's process. As a context manager it leaves nothing behind of what was started."""
+
+    def __init__(self, argv: list[str], folder: Path, *, capture: bool) -> None:
+        self._complaints = folder / "stderr"
+        self._strangers = _descendants()
+        with self._complaints.open("wb") as stderr:
+            self.started = time.monotonic()
+            self._process = subprocess.Popen(
+                argv,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE if capture else subprocess.DEVNULL,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def output(self) -> int:
+        """The descriptor to read what the launcher prints."""
+        assert self._process.stdout is not None, "start it with capture=True"
+        return self._process.stdout.fileno()
+
+    def finish(self) -> float:
+        """Wait until the launcher has ended well; returns when (monotonic).
+
+        Raises:
+            Failed: it ended with another status than 0.
+        """
+        with Watch([self.pid]) as watch:
+            at = watch.wait()[self.pid]
+        if self._process.wait() != 0:
+            raise Failed(f"ended with status {self._process.returncode}: {self._last_words()}")
+        return at
+
+    def registered(self, register: int, count: int) -> list[int]:
+        """Read that many process ids, a line each, from what the programs write to."""
+        text = b""
+        with ExitStack() as stack:
+            launcher = os.pidfd_open(self.pid)
+            stack.callback(os.close, launcher)
+            selector = stack.enter_context(selectors.DefaultSelector())
+            for descriptor in (register, launcher):
+                selector.register(descriptor, selectors.EVENT_READ)
+            while text.count(b"\n") < count:
+                if register not in {key.fd for key, _ in selector.select(_DEADLINE)}:
+                    raise Failed(f"did not get its {count} workers to run: {self._last_words()}")
+                text += os.read(register, 4096)
+        return [int(line) for line in text.split()]
+
+    def processes(self) -> set[psutil.Process]:
+        """The launcher and everything below it, orphans too where this process is their subreaper."""
+        return _descendants() - self._strangers
+
+    def end(self) -> None:
+        """Kill what is left, by process id, until nothing is."""
+        deadline = time.monotonic() + _FAREWELL
+        while left := self.processes():
+            for process in left:
+                _kill(process)
+            psutil.wait_procs(left, timeout=0.1)
+            if time.monotonic() > deadline:
+                raise Failed(f"left processes behind that cannot be killed: {left}")
+        self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+    def _last_words(self) -> str:
+        lines = self._complaints.read_text(errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "it does not say why")
+
+
+class Watch:
+    """Sees processes end from outside, and at once: a pidfd becomes readable. The processes must still be there."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._selector = selectors.DefaultSelector()
+        for pid in pids:
+            self._selector.register(os.pidfd_open(pid), selectors.EVENT_READ, pid)
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for key in list(self._selector.get_map().values()):
+            self._forget(key.fd)
+        self._selector.close()
+
+    def wait(self) -> dict[int, float]:
+        """Wait until all have ended. Returns process id -> when (monotonic)."""
+        return dict(self._endings())
+
+    def _endings(self) -> Iterator[tuple[int, float]]:
+        while self._selector.get_map():
+            ready = self._selector.select(_DEADLINE)
+            now = time.monotonic()
+            if not ready:
+                raise Failed(f"still there after {_DEADLINE:g} s")
+            for key, _ in ready:
+                self._forget(key.fd)
+                yield key.data, now
+
+    def _forget(self, descriptor: int) -> None:
+        self._selector.unregister(descriptor)
+        os.close(descriptor)
+
+
+def _descendants() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        process.kill()
+    except psutil.NoSuchProcess:
+        return

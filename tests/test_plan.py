@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from launcher import plan as plan_module
+from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
+from launcher.placement import Host, Task, place
+from launcher.plan import BOOT, HIDDEN, UNLEASED, Launch, Plan, bracketed, command_line, deciding
+
+HERE = (Host("127.0.0.1"),)
+
+
+def make(
+    *,
+    hosts: tuple[Host, ...] = HERE,
+    forwarded: dict[str, str] | None = None,
+    ports: dict[int, int] | None = None,
+    **settings: Any,
+) -> Plan:
+    specs = tuple(HostSpec(host.address) for host in hosts)
+    chosen: dict[str, Any] = {
+        "command": Script("train.py"), "name": "t", "engine": "local", "hosts": specs, "workers": 2, **settings
+    }  # fmt: skip
+    config = ClusterConfig(**chosen)
+    tasks = place(config, hosts)
+    return plan_module.make(config, tasks, hosts, "/py", forwarded or {}, run="t-1", ports=ports)
+
+
+def tf_config(launch: Launch) -> Any:
+    return json.loads(launch.env["TF_CONFIG"])
+
+
+class TestCommandLine:
+    @pytest.mark.parametrize(
+        ("command", "expected"),
+        [
+            (Script("a.py", ("-x", "1")), ("/py", str(BOOT), "a.py", "-x", "1")),
+            (Module("a.b", ("c",)), ("/py", str(BOOT), "-m", "a.b", "c")),
+            (Trainer("digits", ("--epochs", "2")), ("/py", str(BOOT), "--trainer", "digits", "--epochs", "2")),
+            (Program(("make", "-j")), ("make", "-j")),
+        ],
+    )
+    def test_argv(self, command: Command, expected: tuple[str, ...]) -> None:
+        assert command_line(command, "/py") == expected
+
+    def test_the_boot_file_is_there(self) -> None:
+        assert BOOT.is_file()
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"), [("a", "a"), ("10.0.0.1", "10.0.0.1"), ("::1", "[::1]"), ("[::1]", "[::1]")]
+)
+def test_bracketed(address: str, expected: str) -> None:
+    assert bracketed(address) == expected
+
+
+@pytest.mark.parametrize(
+    ("jobs", "expected"),
+    [
+        (["worker", "worker"], {0, 1}),
+        (["chief", "worker", "evaluator"], {0, 1}),
+        (["worker", "ps"], {0}),
+        (["chief", "worker", "ps", "ps"], {0}),
+    ],
+)
+def test_deciding(jobs: list[str], expected: set[int]) -> None:
+    assert deciding([Task(number, job, 0, "a") for number, job in enumerate(jobs)]) == expected
+
+
+class TestCluster:
+    def test_each_task_has_its_own_place_in_the_same_cluster(self) -> None:
+        first, second = make(ports={0: 2001, 1: 2002}).launches
+        assert tf_config(first) == {
+            "cluster": {"worker": ["127.0.0.1:2001", "127.0.0.1:2002"]},
+            "task": {"type": "worker", "index": 0},
+        }
+        assert tf_config(second)["cluster"] == tf_config(first)["cluster"]
+        assert tf_config(second)["task"] == {"type": "worker", "index": 1}
+
+    def test_ports_that_are_not_leased_yet_have_a_stand_in(self) -> None:
+        assert tf_config(make().launches[0])["cluster"]["worker"] == [f"127.0.0.1:{UNLEASED}"] * 2
+
+    def test_ipv6_addresses_stand_in_brackets(self) -> None:
+        whole = make(hosts=(Host("::1"),), workers=1, ports={0: 2001})
+        assert tf_config(whole.launches[0])["cluster"]["worker"] == ["[::1]:2001"]
+
+    def test_an_evaluator_sees_the_cluster_without_being_in_it_and_holds_no_port(self) -> None:
+        *_, evaluator = make(workers=1, evaluator=1, ports={0: 2001}).launches
+        assert tf_config(evaluator) == {
+            "cluster": {"worker": ["127.0.0.1:2001"]},
+            "task": {"type": "evaluator", "index": 0},
+        }
+        assert "TF_GRPC_REUSE_PORT" not in evaluator.env
+
+    @pytest.mark.parametrize(("jobs", "chief"), [({}, "worker 0"), ({"chief": 1, "ps": 1}, "chief 0")])
+    def test_chief(self, jobs: dict[str, int], chief: str) -> None:
+        whole = make(**jobs)
+        assert whole.tasks[whole.chief].label == chief
+
+
+class TestEnvironment:
+    def test_what_every_worker_is_told(self) -> None:
+        launch = make(workers=1).launches[0]
+        assert {name: value for name, value in launch.env.items() if name != "TF_CONFIG"} == {
+            "TFLAUNCH_RUN": "t-1",
+            "TFLAUNCH_ATTEMPT": "0",
+            "TFLAUNCH_TASK": "worker:0",
+            "TF_GRPC_REUSE_PORT": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        assert launch.why.keys() == launch.env.keys()
+
+    @pytest.mark.parametrize(("workers", "expected"), [(1, ["4", "4", "4"]), (4, ["1", "1", "2"])])
+    def test_threads_as_many_as_cores_but_two_between_operations(self, workers: int, expected: list[str]) -> None:
+        launch = make(hosts=(Host("127.0.0.1", (0, 1, 2, 3)),), workers=workers).launches[0]
+        names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+        assert [launch.env[name] for name in names] == expected
+        assert {launch.why[name] for name in names} == {"its share"}
+
+    def test_what_the_owner_of_a_host_has_set_is_left_alone(self) -> None:
+        host = Host("127.0.0.1", (0, 1), decided=frozenset({"OMP_NUM_THREADS", "PYTHONUNBUFFERED"}))
+        env = make(hosts=(host,)).launches[0].env
+        assert "OMP_NUM_THREADS" not in env
+        assert "PYTHONUNBUFFERED" not in env
+        assert env["TF_NUM_INTRAOP_THREADS"] == "1"
+
+    def test_gpus_are_divided_even_where_the_owner_chose_them(self) -> None:
+        host = Host("127.0.0.1", gpus=("2", "3"), decided=frozenset({"CUDA_VISIBLE_DEVICES"}))
+        whole = make(hosts=(host,), ps=1)
+        assert [launch.env["CUDA_VISIBLE_DEVICES"] for launch in whole.launches] == ["2", "3", ""]
+
+    def test_the_checkpoint_directory(self) -> None:
+        launch = make(checkpoint_dir="/c", origins={"checkpoint_dir": "--checkpoint-dir"}).launches[0]
+        assert launch.env["TFLAUNCH_CHECKPOINT_DIR"] == "/c"
+        assert launch.why["TFLAUNCH_CHECKPOINT_DIR"] == "--checkpoint-dir"
+
+    def test_the_user_has_the_last_word(self) -> None:
+        launch = make(
+            env={"PYTHONUNBUFFERED": "0", "A": "mine"}, forwarded={"A": "theirs", "B": "b"}, origins={"env": "--env"}
+        ).launches[0]
+        assert (launch.env["PYTHONUNBUFFERED"], launch.env["A"], launch.env["B"]) == ("0", "mine", "b")
+        assert (launch.why["PYTHONUNBUFFERED"], launch.why["B"]) == ("--env", "forwarded")
+
+    @pytest.mark.parametrize(
+        "name", ["API_KEY", "GITHUB_TOKEN", "db_password", "AWS_SECRET_ACCESS_KEY", "credentials", "HTTP_AUTH"]
+    )
+    def test_secrets_reach_the_worker_and_nothing_that_is_shown(self, name: str) -> None:
+        whole = make(env={name: "hunter2", "PLAIN": "seen"})
+        launch = whole.launches[0]
+        assert launch.env[name] == "hunter2"
+        assert launch.shown_env()[name] == HIDDEN
+        assert "hunter2" not in json.dumps(whole.as_json())
+        assert launch.shown_env()["PLAIN"] == "seen"
+
+    def test_forwarded_values_are_hidden_whatever_they_are_called(self) -> None:
+        whole = make(forwarded={"PLAIN": "hunter2"})
+        assert whole.launches[0].env["PLAIN"] == "hunter2"
+        assert "hunter2" not in json.dumps(whole.as_json())
+
+
+class TestNotes:
+    def test_none_when_there_is_nothing_to_know(self) -> None:
+        assert make().notes == ()
+
+    def test_who_can_reach_the_servers(self) -> None:
+        (note,) = make(hosts=(Host("127.0.0.1", exposed=("10.0.0.2", "10.0.0.1")),)).notes
+        assert "10.0.0.1, 10.0.0.2" in note
+        assert "--private" in note
+
+    @pytest.mark.parametrize(("settings", "expected"), [({"workers": 3}, 1), ({}, 0), ({"ps": 1}, 0)])
+    def test_gpus_that_cannot_be_shared(self, settings: dict[str, int], expected: int) -> None:
+        notes = make(hosts=(Host("127.0.0.1", gpus=("0", "1")),), **settings).notes
+        assert len(notes) == expected
+        assert all("2 GPUs cannot be shared by 3 tasks" in note and "-n 2" in note for note in notes)
+
+
+class TestPlan:
+    @pytest.mark.parametrize(
+        ("settings", "expected"),
+        [
+            ({"workers": 1}, "t: 1 worker on this machine"),
+            ({"workers": 3, "chief": 1, "ps": 2}, "t: 1 chief, 3 workers, 2 ps on this machine"),
+            ({"hosts": (Host("a"), Host("b")), "engine": "ssh"}, "t: 2 workers on 2 hosts"),
+        ],
+    )
+    def test_summary(self, settings: dict[str, Any], expected: str) -> None:
+        assert make(**settings).summary == expected
+
+    def test_as_json(self) -> None:
+        whole = make(ports={0: 20001, 1: 20002}, cwd="/d", origins={"workers": "-n"})
+        shown = json.loads(json.dumps(whole.as_json()))
+        assert (shown["name"], shown["origins"], shown["ports"]) == ("t", {"workers": "-n"}, "any free port")
+        task = shown["tasks"][1]
+        assert (task["task"], task["host"], task["cwd"]) == ("worker 1", "127.0.0.1", "/d")
+        assert task["argv"] == ["/py", str(BOOT), "train.py"]
+        assert task["env"] == dict(whole.launches[1].env)
+        assert task["why"]["TF_CONFIG"] == "tflaunch"
