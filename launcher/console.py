@@ -49,6 +49,8 @@ class Sink:
         """Write what fits now. A reader that is gone swallows everything."""
         if self.closed:
             return len(data)
+        if self._piece is not None and not _is_writable(self.descriptor):
+            return 0
         try:
             return os.write(self.descriptor, data[: self._piece] if self._piece else data)
         except BlockingIOError:
@@ -108,7 +110,8 @@ class Console:
         data = self._partial.pop(task, b"") + data
         complete, newline, rest = data.rpartition(b"\n")
         if b"\r" in rest:
-            rest = _last_state(rest)
+            # A return at the end stays: it makes what comes next replace this, not follow it.
+            rest = _last_state(rest) + rest[len(rest.rstrip(b"\r")) :][:1]
         if len(rest) > _LONGEST_LINE:
             complete, newline, rest = data, b"\n", b""
         if rest:
@@ -189,6 +192,12 @@ class Console:
 def _last_state(line: bytes) -> bytes:
     """What a terminal would show of a line in which a progress bar went back to the start again and again."""
     return line.rstrip(b"\r").rpartition(b"\r")[2]
+
+
+def _is_writable(descriptor: int) -> bool:
+    import select
+
+    return bool(select.select([], [descriptor], [], 0)[1])
 
 
 def _colourful(descriptor: int) -> bool:

@@ -150,7 +150,7 @@ def _shares(
 
 def divide(cores: Sequence[int], parts: int) -> list[tuple[int, ...]]:
     """Cut ``cores`` into contiguous even parts; with fewer cores than parts, give out one each, round and round."""
-    if not cores:
+    if not cores or not parts:
         return [()] * parts
     if len(cores) < parts:
         return [(cores[i % len(cores)],) for i in range(parts)]

@@ -125,6 +125,11 @@ class TestPlace:
             place(config, [Host("a", (), tuple("0123"))])
         assert len(place(config, [Host("a", known=False)])) == 3
 
+    def test_a_host_may_be_left_without_a_task(self) -> None:
+        config = cluster(HostSpec("a"), HostSpec("b"), workers=1)
+        (task,) = place(config, [Host("a", (0, 1)), Host("b", (0, 1))])
+        assert (task.host, task.cores) == ("a", (0, 1))
+
 
 class TestDialled:
     def test_numbers_by_host_without_the_evaluator(self) -> None:

@@ -96,7 +96,7 @@ class TestCluster:
         assert "TF_GRPC_REUSE_PORT" not in evaluator.env
 
     @pytest.mark.parametrize(("jobs", "chief"), [({}, "worker 0"), ({"chief": 1, "ps": 1}, "chief 0")])
-    def test_chief(self, jobs: dict[str, int], chief: str) -> None:
+    def test_chief(self, jobs: dict[str, Any], chief: str) -> None:
         whole = make(**jobs)
         assert whole.tasks[whole.chief].label == chief
 
@@ -171,7 +171,7 @@ class TestNotes:
         assert "--private" in note
 
     @pytest.mark.parametrize(("settings", "expected"), [({"workers": 3}, 1), ({}, 0), ({"ps": 1}, 0)])
-    def test_gpus_that_cannot_be_shared(self, settings: dict[str, int], expected: int) -> None:
+    def test_gpus_that_cannot_be_shared(self, settings: dict[str, Any], expected: int) -> None:
         notes = make(hosts=(Host("127.0.0.1", gpus=("0", "1")),), **settings).notes
         assert len(notes) == expected
         assert all("2 GPUs cannot be shared by 3 tasks" in note and "-n 2" in note for note in notes)

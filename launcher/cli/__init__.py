@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import click
 
@@ -48,18 +50,31 @@ def tflaunch() -> None:
     """Turn -n 4, or a list of hosts, into a running, supervised TensorFlow cluster."""
 
 
-def main() -> None:
-    """The console script. Every error of ours ends in its message and its exit status, without a traceback."""
+def main() -> NoReturn:
+    """The console script."""
     if sys.platform == "win32":
         sys.exit("tflaunch runs on Linux and macOS; on Windows use it inside WSL")
+    status = _status()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # Nothing is left to do, and taking the interpreter apart in good order would take longer than starting a worker.
+    os._exit(status)
+
+
+def _status() -> int:
+    """Run the command. Every error of ours ends in its message and its exit status, without a traceback."""
     try:
         status: Any = tflaunch.main(standalone_mode=False)
     except click.ClickException as error:
         error.show()
-        sys.exit(error.exit_code)
+        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(130)
+        return 130
     except TflaunchError as error:
         click.echo(f"tflaunch: {error}", err=True)
-        sys.exit(error.exit_status)
-    sys.exit(status if isinstance(status, int) else 0)
+        return error.exit_status
+    except BrokenPipeError:
+        # As a shell tells of `tflaunch plan | head`: 128 + SIGPIPE.
+        return 141
+    return status if isinstance(status, int) else 0

@@ -1,0 +1,307 @@
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from launcher import plan as plan_module
+from launcher.config import ClusterConfig, HostSpec, Program
+from launcher.events import (
+    AgentFault,
+    AgentLost,
+    DeadlinePassed,
+    Event,
+    Signalled,
+    TaskExited,
+    TaskOutput,
+    TaskReport,
+    TaskStarted,
+)
+from launcher.placement import Host, place
+from launcher.supervisor import Command, Kill, Say, SetTimer, Spawn, Stop, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+GRACE = 7.0
+
+
+class Run:
+    """A supervisor with a clock that goes on by a second with every event."""
+
+    def __init__(self, hosts: tuple[str, ...] = ("a",), workers: int = 2, **settings: Any) -> None:
+        specs = tuple(HostSpec(host) for host in hosts)
+        config = ClusterConfig(
+            command=Program(("true",)), name="t", engine="x", hosts=specs, workers=workers, grace=GRACE, **settings
+        )
+        found = [Host(host) for host in hosts]
+        self.plan = plan_module.make(config, place(config, found), found, "py", {}, run="t-1")
+        self.supervisor = Supervisor(self.plan)
+        self.now = 1000.0
+        self.started = self.supervisor.start()
+
+    def post(self, event: Event) -> list[Command]:
+        self.now += 1
+        return self.supervisor.handle(event, self.now)
+
+    def exit(self, task: int, status: int = 0, *sent: str) -> list[Command]:
+        return self.post(TaskExited(task, status, None, False, False, sent, 0, self.now + 1))
+
+    def die(self, task: int, signal: int, *sent: str) -> list[Command]:
+        return self.post(TaskExited(task, None, signal, False, False, sent, 0, self.now + 1))
+
+    def report(self, task: int, **record: Any) -> list[Command]:
+        return self.post(TaskReport(task, record))
+
+    def number(self, label: str) -> int:
+        return next(task.number for task in self.plan.tasks if task.label == label)
+
+
+def stops(commands: list[Command]) -> list[int]:
+    return [command.task for command in commands if isinstance(command, Stop)]
+
+
+class TestStart:
+    def test_every_task_is_spawned(self) -> None:
+        assert Run(workers=3).started == [Spawn(0), Spawn(1), Spawn(2)]
+
+    def test_a_run_with_a_deadline_has_a_timer(self) -> None:
+        assert Run(workers=1, timeout=90.0).started == [Spawn(0), SetTimer("run", 90.0)]
+
+    def test_it_is_not_finished(self) -> None:
+        assert not Run().supervisor.finished
+
+
+class TestSuccess:
+    def test_when_all_workers_are_done(self) -> None:
+        run = Run()
+        assert run.exit(0) == []
+        assert not run.supervisor.finished
+        assert run.exit(1) == []
+        assert run.supervisor.finished
+        assert run.supervisor.verdict().status == "ok"
+        assert {number: end.status for number, end in run.supervisor.exits().items()} == {0: 0, 1: 0}
+
+    def test_servers_are_stopped_and_an_evaluator_may_finish(self) -> None:
+        run = Run(workers=1, ps=1, evaluator=1)
+        worker, server, evaluator = map(run.number, ("worker 0", "ps 0", "evaluator 0"))
+        assert run.exit(worker) == [Stop(server, GRACE), SetTimer("afterwards", GRACE)]
+        assert run.die(server, 15, "SIGTERM") == []
+        assert run.exit(evaluator) == []
+        assert run.supervisor.finished
+        assert run.supervisor.verdict().status == "ok"
+
+    def test_an_evaluator_that_does_not_finish_is_stopped(self) -> None:
+        run = Run(workers=1, evaluator=1)
+        run.exit(0)
+        assert run.post(DeadlinePassed("afterwards")) == [Stop(1, GRACE)]
+        assert run.post(DeadlinePassed("afterwards")) == []
+        run.die(1, 15, "SIGTERM", "SIGCONT")
+        assert run.supervisor.finished
+        assert run.supervisor.verdict().status == "ok"
+
+    def test_nobody_waits_for_an_evaluator_that_is_done(self) -> None:
+        run = Run(workers=1, evaluator=1)
+        assert run.exit(1) == []
+        assert run.exit(0) == []
+        assert run.supervisor.finished
+
+    def test_with_parameter_servers_the_chief_decides(self) -> None:
+        run = Run(workers=1, chief=1, ps=1)
+        chief, worker, server = map(run.number, ("chief 0", "worker 0", "ps 0"))
+        assert run.exit(chief) == [Stop(worker, GRACE), Stop(server, GRACE)]
+        run.die(worker, 15, "SIGTERM")
+        run.die(server, 15, "SIGTERM")
+        assert run.supervisor.verdict().status == "ok"
+
+
+class TestFailure:
+    def test_the_others_are_stopped_each_once(self) -> None:
+        run = Run(workers=3)
+        assert run.exit(1, 5) == [Stop(0, GRACE), Stop(2, GRACE)]
+        assert run.die(0, 15, "SIGTERM", "SIGCONT") == []
+        assert run.die(2, 9, "SIGTERM", "SIGCONT", "SIGKILL") == []
+        verdict = run.supervisor.verdict()
+        assert (verdict.exit_status, verdict.cause) == (5, run.plan.tasks[1])
+        assert verdict.fates == {0: "stopped", 1: "failed", 2: "stopped"}
+
+    def test_a_signal_that_nobody_here_sent_is_a_failure(self) -> None:
+        run = Run()
+        assert run.die(0, 9) == [Stop(1, GRACE)]
+        run.die(1, 15, "SIGTERM")
+        assert run.supervisor.verdict().exit_status == 137
+
+    def test_a_server_that_fails_takes_the_run_along(self) -> None:
+        run = Run(workers=1, chief=1, ps=1)
+        assert stops(run.exit(run.number("ps 0"), 1)) == [run.number("chief 0"), run.number("worker 0")]
+
+    def test_training_goes_on_without_the_evaluator(self) -> None:
+        run = Run(workers=1, evaluator=1)
+        (said,) = run.exit(1, 3)
+        assert isinstance(said, Say)
+        assert said.text == "evaluator 0 failed; training goes on without it"
+        assert run.exit(0) == []
+        assert run.supervisor.finished
+        assert (run.supervisor.verdict().exit_status, run.supervisor.verdict().cause) == (3, run.plan.tasks[1])
+
+    def test_what_a_worker_reports_after_it_was_told_to_stop_is_no_cause(self) -> None:
+        run = Run()
+        run.exit(0, 5)
+        run.report(1, kind="error", type="E", message="m", time=run.now + 0.5)
+        run.exit(1, 1, "SIGTERM", "SIGCONT")
+        verdict = run.supervisor.verdict()
+        assert (verdict.exit_status, verdict.fates[1]) == (5, "stopped")
+
+    def test_what_a_worker_raised_before_counts_though_it_arrives_late(self) -> None:
+        run = Run()
+        raised = run.now + 0.5
+        run.exit(0, 5)
+        run.report(1, kind="error", type="E", message="the cause", time=raised)
+        run.exit(1, 1, "SIGTERM", "SIGCONT")
+        verdict = run.supervisor.verdict()
+        assert (verdict.exit_status, verdict.reason) == (1, "E: the cause")
+
+    @pytest.mark.parametrize("kind", ["progress", "state", "checkpoint"])
+    def test_other_records_are_no_errors(self, kind: str) -> None:
+        run = Run(workers=1)
+        assert run.report(0, kind=kind, type="E", message="m", time=run.now) == []
+        run.exit(0, 4)
+        assert run.supervisor.verdict().reason == "exited with status 4"
+
+    def test_what_needs_no_answer_gets_none(self) -> None:
+        run = Run()
+        assert [run.post(event) for event in (TaskStarted(0, 1), TaskOutput(0, b"x"), DeadlinePassed("?"))] == [[]] * 3
+
+
+class TestSpawnFault:
+    def test_the_task_failed_and_the_others_are_stopped(self) -> None:
+        run = Run()
+        assert run.post(AgentFault("a", "spawn", 11, "Resource temporarily unavailable", 0)) == [Stop(1, GRACE)]
+        run.die(1, 15, "SIGTERM")
+        verdict = run.supervisor.verdict()
+        assert (verdict.exit_status, verdict.cause) == (127, run.plan.tasks[0])
+        assert verdict.reason == "could not be started: Resource temporarily unavailable"
+
+
+class TestLostHost:
+    def test_the_others_are_stopped(self) -> None:
+        run = Run(("a", "b"), workers=4)
+        assert run.post(AgentLost("b", "killed by SIGKILL")) == [Stop(0, GRACE), Stop(1, GRACE)]
+        run.die(0, 15, "SIGTERM")
+        run.die(1, 15, "SIGTERM")
+        assert run.supervisor.finished
+        verdict = run.supervisor.verdict()
+        assert (verdict.exit_status, verdict.reason) == (69, "the agent on b was lost: killed by SIGKILL")
+        assert verdict.fates == {0: "stopped", 1: "stopped", 2: "lost", 3: "lost"}
+
+    def test_what_had_ended_there_before_keeps_its_end(self) -> None:
+        run = Run()
+        run.exit(0)
+        assert run.post(AgentLost("a", "gone")) == []
+        assert run.supervisor.finished
+        assert run.supervisor.verdict().fates == {0: "done", 1: "lost"}
+
+
+class TestSignals:
+    def test_the_first_walks_the_ladder_and_the_second_kills(self) -> None:
+        run = Run()
+        said, *commands = run.post(Signalled(2))
+        assert said == Say("stopping 2 tasks, up to 7 s each; once more kills them")
+        assert commands == [Stop(0, GRACE), Stop(1, GRACE)]
+        run.die(0, 15, "SIGTERM")
+        assert run.post(Signalled(2)) == [Kill(1)]
+        run.die(1, 9, "SIGTERM", "SIGKILL")
+        assert (run.supervisor.verdict().status, run.supervisor.verdict().exit_status) == ("interrupted", 130)
+
+    def test_the_first_of_two_kinds_is_the_one(self) -> None:
+        run = Run(workers=1)
+        run.post(Signalled(15))
+        run.post(Signalled(2))
+        run.die(0, 9, "SIGTERM", "SIGKILL")
+        assert run.supervisor.verdict().exit_status == 143
+
+    def test_it_does_not_hide_a_failure_that_came_before(self) -> None:
+        run = Run()
+        run.exit(0, 5)
+        assert stops(run.post(Signalled(2))) == []
+        assert run.post(Signalled(2)) == [Kill(1)]
+        run.die(1, 9, "SIGTERM", "SIGKILL")
+        assert run.supervisor.verdict().exit_status == 5
+
+    def test_a_worker_that_ends_well_when_told_to_stop_leaves_it_an_interruption(self) -> None:
+        run = Run(workers=1)
+        run.post(Signalled(2))
+        assert run.exit(0, 0, "SIGTERM", "SIGCONT") == []
+        assert run.supervisor.verdict().exit_status == 130
+
+
+class TestDeadline:
+    def test_it_stops_everything(self) -> None:
+        run = Run(timeout=90.0)
+        assert run.post(DeadlinePassed("run")) == [Stop(0, GRACE), Stop(1, GRACE)]
+        run.die(0, 15, "SIGTERM")
+        run.die(1, 15, "SIGTERM")
+        verdict = run.supervisor.verdict()
+        assert (verdict.status, verdict.exit_status) == ("deadline", 124)
+        assert "90 s" in verdict.reason
+
+    @pytest.mark.parametrize(
+        ("first", "second", "status"),
+        [
+            (DeadlinePassed("run"), Signalled(2), "deadline"),
+            (Signalled(2), DeadlinePassed("run"), "interrupted"),
+        ],
+    )
+    def test_what_came_first_is_the_reason(self, first: Event, second: Event, status: str) -> None:
+        run = Run(workers=1, timeout=90.0)
+        run.post(first)
+        run.post(second)
+        run.die(0, 15, "SIGTERM")
+        assert run.supervisor.verdict().status == status
+
+
+class TestAnyOrder:
+    """Whatever happens in whatever order: the run ends, and nothing is asked of a task that is over."""
+
+    @pytest.mark.parametrize("seed", range(200))
+    def test_it_always_ends(self, seed: int) -> None:
+        dice = random.Random(seed)
+        jobs = {"chief": dice.randint(0, 1), "ps": dice.randint(0, 2), "evaluator": dice.randint(0, 1)}
+        run = Run(("a", "b"), workers=dice.randint(1, 4), timeout=90.0, **jobs)
+        for event, over in _story(dice, run):
+            commands = run.post(event)
+            told = [command.task for command in commands if isinstance(command, Stop | Kill)]
+            assert not over & set(told)
+            assert len(told) == len(set(told))
+        assert run.supervisor.finished
+        assert set(run.supervisor.verdict().fates) == {task.number for task in run.plan.tasks}
+
+
+def _story(dice: random.Random, run: Run) -> Iterator[tuple[Event, set[int]]]:
+    """Random events, each with the tasks that are over once it has happened, until every task is."""
+    over: set[int] = set()
+    while alive := [task for task in run.plan.tasks if task.number not in over]:
+        task = dice.choice(alive)
+        event = _mishap(dice, run, task.number, task.host)
+        if isinstance(event, AgentLost):
+            over |= {one.number for one in alive if one.host == event.host}
+        elif isinstance(event, TaskExited | AgentFault):
+            over.add(task.number)
+        yield event, over
+
+
+def _mishap(dice: random.Random, run: Run, task: int, host: str) -> Event:
+    sent = dice.choice([(), ("SIGTERM", "SIGCONT"), ("SIGTERM", "SIGCONT", "SIGKILL")])
+    error = {"kind": "error", "type": "E", "message": "m", "time": run.now - dice.random()}
+    choices: list[tuple[int, Event]] = [
+        (6, TaskExited(task, 0, None, False, False, (), 0, run.now)),
+        (4, TaskExited(task, dice.randint(1, 255), None, False, False, sent, 0, run.now)),
+        (2, TaskExited(task, None, dice.choice([6, 9, 11, 15]), False, dice.random() < 0.5, sent, 0, run.now)),
+        (3, TaskReport(task, {**error, "victim": dice.random() < 0.5})),
+        (1, AgentFault(host, "spawn", 11, "no", task)),
+        (1, AgentLost(host, "gone")),
+        (1, Signalled(dice.choice([1, 2, 15]))),
+        (1, DeadlinePassed(dice.choice(["run", "afterwards"]))),
+    ]
+    return dice.choices([event for _, event in choices], [weight for weight, _ in choices])[0]
