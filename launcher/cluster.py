@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from launcher.config import ClusterConfig
-    from launcher.engines import Engine
+    from launcher.engines import Channel
     from launcher.loop import Loop
     from launcher.run_dir import RunDir
 
@@ -22,25 +22,17 @@ _FAREWELL = 10.0
 
 
 class Cluster:
-    """One agent on each host. As a context manager it starts them, and leaves none behind however the run ends."""
+    """One started agent on each host. As a context manager it leaves none behind, however the run ends."""
 
-    def __init__(self, config: ClusterConfig, engine: Engine, loop: Loop, run_dir: RunDir) -> None:
+    def __init__(self, config: ClusterConfig, channels: Mapping[str, Channel], loop: Loop, run_dir: RunDir) -> None:
         self._config = config
-        self._engine = engine
         self._loop = loop
         self._run_dir = run_dir
-        self._links: dict[str, Link] = {}
+        self._links = {host: Link(host, channel) for host, channel in channels.items()}
 
     def __enter__(self) -> Cluster:
-        try:
-            for host in self._config.hosts:
-                log = self._run_dir.agent_log(host.address)
-                channel = self._engine.open(host, private=self._config.private, log=log)
-                link = self._links[host.address] = Link(host.address, channel)
-                self._loop.add(link)
-        except BaseException:
-            self._dismiss()
-            raise
+        for link in self._links.values():
+            self._loop.add(link)
         return self
 
     def __exit__(self, *_: object) -> None:

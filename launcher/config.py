@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from launcher import keys
@@ -22,31 +23,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@dataclass(frozen=True)
-class Script:
+class Script(NamedTuple):
     """A Python script of the user."""
 
     path: str
     args: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Module:
+class Module(NamedTuple):
     """A Python module, run as ``python -m`` runs it."""
 
     name: str
     args: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Program:
+class Program(NamedTuple):
     """Any command, Python or not."""
 
     argv: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Trainer:
+class Trainer(NamedTuple):
     """A training of our own: ``tflaunch train TASK``."""
 
     task: str
@@ -56,8 +53,7 @@ class Trainer:
 Command = Script | Module | Program | Trainer
 
 
-@dataclass(frozen=True)
-class HostSpec:
+class HostSpec(NamedTuple):
     """A host as it was asked for.
 
     Attributes:
@@ -114,8 +110,7 @@ class ClusterConfig:
     origins: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """Settings from one source.
 
     Attributes:
@@ -126,7 +121,7 @@ class Layer:
 
     source: str
     values: Mapping[str, object]
-    origins: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = MappingProxyType({})
 
     def origin(self, *path: str | int) -> str:
         """The flag that gave the value at ``path``, or the source itself."""
@@ -172,7 +167,7 @@ def build(layer: Layer, *later: Layer) -> ClusterConfig:
     for each in (layer, *later):
         flaws = keys.check(each.values, flags=bool(each.origins))
         found += ((each, flaw) for flaw in flaws)
-        settings.lay(replace(each, values=keys.sound(each.values, flaws)))
+        settings.lay(each._replace(values=keys.sound(each.values, flaws)))
     found += _clashes(settings, broken={str(flaw.path[0]) for _, flaw in found})
     if all(each.values.keys().isdisjoint(keys.COMMANDS) for each in (layer, *later)):
         hint = "give script, module or command, or name one on the command line"

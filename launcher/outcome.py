@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from launcher.errors import TflaunchError
 from launcher.run_dir import last_lines
 from launcher.verdict import Fate, Verdict
 
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from launcher.errors import TflaunchError
     from launcher.events import TaskExited
     from launcher.placement import Task
     from launcher.plan import Plan
@@ -23,8 +23,7 @@ _LAST_LINES = 10
 _WIDEST = 400
 
 
-@dataclass(frozen=True)
-class TaskOutcome:
+class TaskOutcome(NamedTuple):
     """One task's end.
 
     Attributes:
@@ -122,16 +121,22 @@ def _last_words(verdict: Verdict, tasks: Sequence[TaskOutcome], run_dir: RunDir)
     return [] if lost is None else last_lines(run_dir.agent_log(lost), _LAST_LINES)
 
 
-def failure(error: TflaunchError) -> Mapping[str, object]:
-    """The content of outcome.json for a run that did not come to starting its workers."""
-    blame = {2: "caller", 69: "host"}.get(error.exit_status, "caller")
+def failure(error: BaseException) -> Mapping[str, object]:
+    """The content of outcome.json for a run that has no verdict: an error, the user or a bug of ours ended it before."""
+    match error:
+        case TflaunchError(exit_status=status, hint=hint):
+            reason = error.args[0]
+        case KeyboardInterrupt():
+            status, hint, reason = 130, "", "interrupted by SIGINT"
+        case _:
+            status, hint, reason = 1, "", repr(error)
     return {
-        "status": "not started",
-        "exit_status": error.exit_status,
-        "blame": blame,
+        "status": "interrupted" if status > 128 else "not started",
+        "exit_status": status,
+        "blame": {69: "host", 1: "launcher"}.get(status, "caller"),
         "cause": None,
-        "reason": error.args[0],
-        "hint": error.hint,
+        "reason": reason,
+        "hint": hint,
         "alike": [],
         "tasks": [],
     }

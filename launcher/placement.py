@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from launcher.errors import RequestError
 
@@ -19,8 +19,7 @@ _T = TypeVar("_T")
 JOBS = ("chief", "worker", "ps", "evaluator")
 
 
-@dataclass(frozen=True)
-class Host:
+class Host(NamedTuple):
     """A host as it was found: what it offers to its tasks.
 
     Attributes:

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from launcher import tf_config
 from launcher.config import Module, Program, Script, Trainer
@@ -27,8 +27,7 @@ HIDDEN = "********"
 _SECRET = re.compile(r"(?i)secret|token|passw|credential|api_?key|access_?key|private_?key|auth|cookie|session_?key")
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """One task and the process that will be it.
 
     Attributes:

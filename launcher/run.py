@@ -7,9 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import engines, preflight
-from launcher.cluster import Cluster
-from launcher.errors import TflaunchError
-from launcher.loop import Loop
 from launcher.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -33,7 +30,7 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
     try:
         outcome = _run_in(run_dir, config, engine, forwarded, console)
         run_dir.write("outcome.json", outcome.as_json())
-    except TflaunchError as error:
+    except (Exception, KeyboardInterrupt) as error:
         from launcher.outcome import failure
 
         run_dir.write("outcome.json", failure(error))
@@ -57,11 +54,14 @@ def _check_devices(config: ClusterConfig, engine: engines.Engine) -> None:
 def _run_in(
     run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console
 ) -> Outcome:
-    with Loop(console, engine.silence) as loop, Cluster(config, engine, loop, run_dir) as cluster:
-        # Imported while the agents start: on two cores this time is nobody's.
-        from launcher import outcome, placement, plan
-        from launcher.attempt import Attempt
+    channels = engines.open_all(engine, config, run_dir)
+    # Imported while the agents start: on two cores this time is nobody's.
+    from launcher import outcome, placement, plan
+    from launcher.attempt import Attempt
+    from launcher.cluster import Cluster
+    from launcher.loop import Loop
 
+    with Loop(console, engine.silence) as loop, Cluster(config, channels, loop, run_dir) as cluster:
         facts = cluster.meet()
         hosts = [placement.found(spec, facts[spec.address]) for spec in config.hosts]
         tasks = placement.place(config, hosts)

@@ -113,15 +113,18 @@ class AppendOnly:
 
     def write(self, data: bytes) -> None:
         """Append ``data``; what cannot be written is counted, and named in the file once there is room again."""
+        rest = memoryview(data)
         try:
             if self._descriptor is None:
                 self._descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             if self._lost:
-                self._write_all(f"\n[tflaunch: {self._lost} bytes are missing here: the disk was full]\n".encode())
+                gap = f"\n[tflaunch: {self._lost} bytes are missing here: the disk was full]\n"
+                os.write(self._descriptor, gap.encode())
                 self._lost = 0
-            self._write_all(data)
+            while rest:
+                rest = rest[os.write(self._descriptor, rest) :]
         except OSError as error:
-            self._lost += len(data)
+            self._lost += len(rest)
             if not self._warned:
                 self._warned = True
                 self._warn(f"CANNOT WRITE {self._path}: {error.strerror}. The run goes on; its log has a gap.")
@@ -131,13 +134,6 @@ class AppendOnly:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
-
-    def _write_all(self, data: bytes) -> int:
-        assert self._descriptor is not None  # noqa: S101 - opened by write
-        written = 0
-        while written < len(data):
-            written += os.write(self._descriptor, data[written:] if written else data)
-        return written
 
 
 def last_lines(path: Path, count: int) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 Fate = Literal["done", "failed", "victim", "stopped", "lost", "not started"]
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """What is known of one task when the run is over.
 
     Attributes:
@@ -32,8 +31,7 @@ class Ending:
     lost: str = ""
 
 
-@dataclass(frozen=True)
-class Interruption:
+class Interruption(NamedTuple):
     """Why the run was stopped from outside: by a signal to the launcher, or by its deadline."""
 
     time: float

@@ -179,6 +179,12 @@ def test_every_launcher_runs_the_programs_command(tmp_path: Path) -> None:
     assert len((tmp_path / "Procfile").read_text().splitlines()) == 3
 
 
+def test_launchers_may_keep_their_compiled_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    with Trial(python("import sys; sys.exit(sys.dont_write_bytecode)"), tmp_path).start(1, "noop.py") as started:
+        started.finish()
+
+
 def test_a_run_that_fails_says_how(tmp_path: Path) -> None:
     launcher = python("import sys; print('first', file=sys.stderr); sys.exit('out of luck')")
     with Trial(launcher, tmp_path).start(1, "noop.py") as started, pytest.raises(Failed, match="status 1: out of luck"):

@@ -105,11 +105,15 @@ class Agent:
             self._tell("fault", order="spawn", task=number, errno=error.errno, error=error.strerror)
             return
         self._processes[number] = process
-        self._watch(process.output, lambda fd: self._on_output(process, fd))
+        self._watch_output(process)
         self._watch(process.control, lambda fd: self._on_report(process, fd))
         self._tell("started", task=number, pid=process.pid)
 
     # From the workers
+
+    def _watch_output(self, process: Process) -> None:
+        if not self._held_back:
+            self._watch(process.output, lambda fd: self._on_output(process, fd))
 
     def _on_output(self, process: Process, descriptor: int) -> None:
         if data := os.read(descriptor, wire.CHUNK):
@@ -181,6 +185,10 @@ class Agent:
             self._ending = self._ending or (self._silence is not None and now - self._heard > self._silence)
 
     def _give_up_draining(self, process: Process) -> None:
+        if self._held_back:
+            # It is the launcher that is slow: what waits in the pipe is the worker's own.
+            process.drain_by = time.monotonic() + _DRAIN
+            return
         for descriptor in list(process.open):
             self._close(process, descriptor)
 
@@ -217,7 +225,7 @@ class Agent:
         self._held_back = False
         for process in self._processes.values():
             if process.output in process.open:
-                self._watch(process.output, lambda fd, process=process: self._on_output(process, fd))  # type: ignore[misc]
+                self._watch_output(process)
 
     # The end
 

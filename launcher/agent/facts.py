@@ -48,20 +48,22 @@ def gpus() -> list[str]:
 
 
 def exposed() -> list[str]:
-    """The addresses at which others can reach this host, hence its TensorFlow servers."""
-    import fcntl
-    import socket
-    import struct
+    """The IPv4 addresses at which others can reach this host, hence its TensorFlow servers."""
+    # The local routing table has one "host LOCAL" entry below each address. Asking every interface would take `socket`,
+    # which takes 3 ms to import.
+    found = []
+    above = ""
+    for line in _lines("/proc/net/fib_trie"):
+        if line.strip() == "/32 host LOCAL":
+            found.append(above.rsplit(maxsplit=1)[-1])
+        above = line
+    return list(dict.fromkeys(address for address in found if not address.startswith("127.")))
 
-    addresses = []
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
-        for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            with suppress(OSError):
-                # SIOCGIFADDR, netdevice(7): an interface that is down or has no IPv4 address refuses.
-                answer = fcntl.ioctl(handle, 0x8915, request)
-                addresses.append(socket.inet_ntoa(answer[20:24]))
-    return [address for address in addresses if not address.startswith("127.")]
+
+def _lines(path: str) -> list[str]:
+    with suppress(OSError), open(path) as file:
+        return file.read().splitlines()
+    return []
 
 
 def _memory() -> int | None:

@@ -51,9 +51,14 @@ class Process:
         self._lines = b""
         environment = {**os.environ, **env, MARKER: self.marker, "TFLAUNCH_CONTROL_FD": str(CONTROL_FD)}
         parent = os.getpid()
-        self.pid = os.fork()
-        if self.pid == 0:
-            _become(argv, cwd, environment, cores, (output_end, control_end), parent)
+        # Until it has become the worker, the child answers SIGTERM as the agent does, through the agent's own wakeup pipe.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            self.pid = os.fork()
+            if self.pid == 0:
+                _become(argv, cwd, environment, cores, (output_end, control_end), parent)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         os.close(output_end)
         os.close(control_end)
         for descriptor in self.open:
@@ -72,7 +77,7 @@ class Process:
         self.kill_at = None
         if self.ended is None:
             self._send(signal.SIGKILL)
-        self.kill_group()
+            self.kill_group()
 
     def kill_group(self) -> None:
         """SIGKILL whatever is left of the process group. Only before the leader is reaped is its id surely ours."""
@@ -138,6 +143,7 @@ def _become(
         _wire_up(*ends)
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         if cwd is not None:
             step = f"change to {cwd}"
             os.chdir(cwd)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from launcher.keys import FILE
-from launcher.schema import Boolean, Choice, Either, Integer, Key, ListOf, MapOf, Object, Seconds, Shape, Text
+from launcher.schema import LONGEST, Boolean, Choice, Either, Integer, Key, ListOf, MapOf, Object, Seconds, Shape, Text
 
 
 @click.command()
@@ -40,7 +40,7 @@ def json_schema(shape: Shape) -> dict[str, object]:
         case Integer(least, most):
             return {"type": "integer", "minimum": least, "maximum": most}
         case Seconds(zero):
-            return {"type": "number", "minimum" if zero else "exclusiveMinimum": 0, "maximum": Seconds.most}
+            return {"type": "number", "minimum" if zero else "exclusiveMinimum": 0, "maximum": LONGEST}
         case Boolean():
             return {"type": "boolean"}
         case ListOf():

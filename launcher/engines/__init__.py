@@ -6,8 +6,7 @@ group ``tflaunch.engines``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from launcher.errors import UnavailableError
 
@@ -15,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from launcher.config import HostSpec
+    from launcher.config import ClusterConfig, HostSpec
+    from launcher.run_dir import RunDir
 
 GROUP = "tflaunch.engines"
 
@@ -57,8 +57,7 @@ class Engine(Protocol):
         """The facts of a host as far as they can be known without starting anything; None when they cannot."""
 
 
-@dataclass(frozen=True)
-class _Known:
+class _Known(NamedTuple):
     module: str
     attribute: str
 
@@ -85,3 +84,22 @@ def load(name: str) -> Engine:
         loaded: Engine = points[name].load()()
         return loaded
     raise UnavailableError(f'there is no engine "{name}" here', f"installed: {', '.join(sorted({*_OURS, *points}))}")
+
+
+def open_all(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str, Channel]:
+    """Start an agent on every host. Returns address -> channel; none is left when one of them cannot be started.
+
+    Raises:
+        UnavailableError: an agent cannot be started.
+    """
+    channels: dict[str, Channel] = {}
+    try:
+        for host in config.hosts:
+            log = run_dir.agent_log(host.address)
+            channels[host.address] = engine.open(host, private=config.private, log=log)
+    except UnavailableError:
+        for channel in channels.values():
+            channel.close()
+            channel.wait()
+        raise
+    return channels

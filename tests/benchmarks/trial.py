@@ -67,6 +67,7 @@ class Run:
             self._process = subprocess.Popen(
                 argv,
                 cwd=folder,
+                env=_environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if capture else subprocess.DEVNULL,
                 stderr=stderr,
@@ -168,6 +169,11 @@ class Watch:
     def _forget(self, descriptor: int) -> None:
         self._selector.unregister(descriptor)
         os.close(descriptor)
+
+
+def _environment() -> dict[str, str]:
+    # Installed programs run from compiled code. With this set, one that was edited since would be compiled every time.
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def _descendants() -> set[psutil.Process]:

@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from launcher import events
+from launcher.agent import wire
+from launcher.link import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Wire:
+    """An agent's end of the wire, and the channel that a link is given."""
+
+    def __init__(self) -> None:
+        self.orders_end, self.stdin = os.pipe()
+        self.stdout, self.words_end = os.pipe()
+        self.deeds: list[str] = []
+
+    def wait(self) -> str:
+        self.deeds.append("wait")
+        return "it ended with status 3"
+
+    def kill(self) -> None:
+        self.deeds.append("kill")
+
+    def close(self) -> None:
+        self.deeds.append("close")
+        for descriptor in (self.stdin, self.stdout):
+            os.close(descriptor)
+
+    def says(self, data: bytes) -> None:
+        os.write(self.words_end, data)
+
+    def tells(self, do: str, **fields: object) -> None:
+        self.says(wire.control({"do": do, **fields}))
+
+    def heard(self) -> bytes:
+        os.set_blocking(self.orders_end, False)
+        with suppress(BlockingIOError):
+            return os.read(self.orders_end, 1 << 20)
+        return b""
+
+
+@pytest.fixture
+def agent() -> Iterator[Wire]:
+    made = Wire()
+    yield made
+    for descriptor in (made.orders_end, made.words_end, made.stdin, made.stdout):
+        with suppress(OSError):
+            os.close(descriptor)
+
+
+@pytest.fixture
+def link(agent: Wire) -> Link:
+    return Link("a", agent)
+
+
+def hello(clock: float, protocol: int = wire.PROTOCOL) -> bytes:
+    return wire.control({"do": "hello", "protocol": protocol, "facts": {"clock": clock, "cores": [0]}})
+
+
+EXITED = {"task": 1, "status": 3, "signal": None, "core": False, "oom": False, "sent": ["SIGTERM"], "peak": 5}
+
+
+class TestReceive:
+    def test_hello(self, link: Link, agent: Wire) -> None:
+        agent.says(hello(5.0))
+        assert list(link.receive()) == [events.AgentReady("a", {"clock": 5.0, "cores": [0]})]
+
+    @pytest.mark.parametrize(
+        ("do", "fields", "expected"),
+        [
+            ("leased", {"ports": [1, 2]}, events.PortsLeased("a", (1, 2))),
+            ("started", {"task": 1, "pid": 9}, events.TaskStarted(1, 9)),
+            (
+                "fault",
+                {"order": "spawn", "task": 1, "errno": 11, "error": "no"},
+                events.AgentFault("a", "spawn", 11, "no", 1),
+            ),
+            ("fault", {"order": "lease", "errno": 98, "error": "no"}, events.AgentFault("a", "lease", 98, "no", None)),
+            (
+                "report",
+                {"task": 1, "record": {"kind": "state", "state": "up"}},
+                events.TaskReport(1, {"kind": "state", "state": "up"}),
+            ),
+            (
+                "exited",
+                {**EXITED, "time": 10.0},
+                events.TaskExited(1, 3, None, False, False, ("SIGTERM",), 5, 10.0),
+            ),
+        ],
+    )
+    def test_each_message(
+        self, link: Link, agent: Wire, do: str, fields: dict[str, Any], expected: events.Event
+    ) -> None:
+        agent.tells(do, **fields)
+        assert list(link.receive()) == [expected]
+
+    def test_a_ping_is_no_event(self, link: Link, agent: Wire) -> None:
+        agent.tells("ping", clock=1.0)
+        assert list(link.receive()) == []
+
+    def test_output_is_what_the_worker_wrote(self, link: Link, agent: Wire) -> None:
+        agent.says(wire.HEADER.pack(wire.OUTPUT, 7, 3) + b"\xff\r\n")
+        assert list(link.receive()) == [events.TaskOutput(7, b"\xff\r\n")]
+
+    def test_frames_may_come_in_pieces(self, link: Link, agent: Wire) -> None:
+        frames = hello(5.0) + wire.control({"do": "started", "task": 0, "pid": 1})
+        found = []
+        for i in range(len(frames)):
+            agent.says(frames[i : i + 1])
+            found += list(link.receive())
+        assert [type(event) for event in found] == [events.AgentReady, events.TaskStarted]
+
+    def test_times_of_the_host_become_ours(self, link: Link, agent: Wire) -> None:
+        fast = time.time() + 3600
+        agent.says(hello(fast))
+        agent.tells("report", task=1, record={"kind": "error", "time": fast})
+        agent.tells("exited", **EXITED, time=fast)
+        _, report, exited = link.receive()
+        assert isinstance(report, events.TaskReport)
+        assert isinstance(exited, events.TaskExited)
+        assert abs(report.record["time"] - time.time()) < 60
+        assert abs(exited.time - time.time()) < 60
+
+    def test_it_knows_when_it_last_heard(self, link: Link, agent: Wire) -> None:
+        link.heard = 0.0
+        agent.tells("ping")
+        list(link.receive())
+        assert link.heard > 0.0
+
+
+class TestLoss:
+    def test_at_the_end_of_the_wire_its_carrier_says_why(self, link: Link, agent: Wire) -> None:
+        os.close(agent.words_end)
+        assert list(link.receive()) == [events.AgentLost("a", "it ended with status 3")]
+        assert link.lost
+        assert agent.deeds == ["wait", "close"]
+
+    def test_after_bye_it_is_no_loss(self, link: Link, agent: Wire) -> None:
+        link.bye()
+        os.close(agent.words_end)
+        assert list(link.receive()) == []
+        assert link.lost
+        assert agent.deeds == ["wait", "close"]
+
+    @pytest.mark.parametrize("noise", [b"Welcome to host a!\n", b"\xff" * 100])
+    def test_what_is_no_frame_of_ours_ends_it(self, link: Link, agent: Wire, noise: bytes) -> None:
+        agent.says(noise)
+        (event,) = link.receive()
+        assert isinstance(event, events.AgentLost)
+        assert "no frame of ours" in event.why
+        assert repr(noise[:7])[2:-1] in event.why
+        assert agent.deeds == ["kill", "wait", "close"]
+
+    def test_another_protocol_ends_it(self, link: Link, agent: Wire) -> None:
+        agent.says(hello(5.0, protocol=99))
+        (event,) = link.receive()
+        assert event == events.AgentLost("a", f"speaks protocol 99, this launcher speaks {wire.PROTOCOL}")
+        assert agent.deeds == ["kill", "wait", "close"]
+
+    def test_it_is_told_once(self, link: Link, agent: Wire) -> None:
+        assert list(link.give_up("silent")) == [events.AgentLost("a", "silent")]
+        assert list(link.give_up("again")) == []
+        assert agent.deeds == ["kill", "wait", "close"]
+
+
+class TestOrders:
+    def test_they_go_out_together(self, link: Link, agent: Wire) -> None:
+        link.order("stop", task=1, grace=2.5)
+        link.order("kill", task=2)
+        assert agent.heard() == b""
+        assert link.pending
+        link.flush()
+        assert not link.pending
+        assert agent.heard() == wire.control({"do": "stop", "task": 1, "grace": 2.5}) + wire.control(
+            {"do": "kill", "task": 2}
+        )
+
+    def test_a_full_wire_does_not_block(self, link: Link, agent: Wire) -> None:
+        order = {"do": "spawn", "env": {"A": "x" * 1_000_000}}
+        link.order("spawn", env=order["env"])
+        link.flush()
+        assert link.pending
+        received = b""
+        while link.pending:
+            received += agent.heard()
+            link.flush()
+        assert received + agent.heard() == wire.control(order)
+
+    def test_a_broken_wire_is_left_to_the_other_direction(self, link: Link, agent: Wire) -> None:
+        os.close(agent.orders_end)
+        link.order("ping")
+        link.flush()
+        assert not link.lost
+
+    def test_a_lost_agent_gets_none(self, link: Link) -> None:
+        list(link.give_up("gone"))
+        link.order("ping")
+        link.flush()
+        assert not link.pending
