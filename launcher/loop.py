@@ -80,6 +80,7 @@ class Loop:
             elif mask & selectors.EVENT_READ:
                 yield from self._read(key.data)
         self._console.flush()
+        self._console.give_way()
         yield from self._on_time()
 
     def _read(self, link: Link) -> Iterator[events.Event]:

@@ -50,7 +50,6 @@ class TestLocal:
     def test_an_agent_says_hello_and_leaves_when_its_wire_ends(self, log: Path) -> None:
         channel = self.open(log)
         assert os.read(channel.stdout, wire.HEADER.size)[0] == wire.CONTROL
-        os.set_blocking(channel.stdin, False)
         channel.close()
         channel.close()
         assert channel.wait() == "it ended with status 0"
@@ -71,7 +70,7 @@ class TestLocal:
         channel.kill()
         channel.close()
 
-    def test_how_it_ended_is_said_in_words(self, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_how_it_ended_is_said_in_words(self, log: Path) -> None:
         channel = self.open(log)
         os.read(channel.stdout, 1)
         os.kill(channel.pid, signal.SIGKILL)

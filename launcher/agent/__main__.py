@@ -226,6 +226,7 @@ class Agent:
         for process in self._processes.values():
             if process.output in process.open:
                 self._watch_output(process)
+                process.drain_by = process.drain_by and time.monotonic() + _DRAIN
 
     # The end
 

@@ -1,6 +1,6 @@
 """What Python's standard library does not reach: a few Linux calls, through ctypes. Elsewhere they do nothing.
 
-Sources: prctl(2), unshare(2), netdevice(7), user_namespaces(7).
+Sources: prctl(2), fcntl(2), unshare(2), netdevice(7), user_namespaces(7).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_F_SETPIPE_SZ = 1031
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 0x1
 
@@ -43,6 +44,17 @@ def die_with_parent(signum: int, parent: int) -> None:
         _prctl(_PR_SET_PDEATHSIG, signum)
         if os.getppid() != parent:
             os._exit(1)
+
+
+def widen(pipe: int) -> None:
+    """Make a pipe as large as an unprivileged user may (1 MiB, unless the system says otherwise; 64 KiB by default)."""
+    if LINUX:
+        import fcntl
+        from contextlib import suppress
+
+        # Refused beyond a user's share of pipe memory (pipe(7)); any size works, only slower.
+        with suppress(OSError):
+            fcntl.fcntl(pipe, _F_SETPIPE_SZ, 1 << 20)
 
 
 def enter_private_network() -> None:

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 CONTROL_FD = 3
 # The marker by which a stray descendant is known as one of ours, whatever session it made itself.
 MARKER = "TFLAUNCH_PROCESS"
-# F_SETPIPE_SZ, fcntl(2). A larger pipe lets a worker run ahead of a busy agent; 64 KiB is the default.
-_F_SETPIPE_SZ = 1031
-_PIPE = 1 << 18
 
 
 class Process:
@@ -42,8 +39,9 @@ class Process:
         self.kill_at: float | None = None
         self.drain_by: float | None = None
         self.oom_kills = _oom_kills()
-        output, output_end = _pipe()
+        output, output_end = os.pipe()
         control, control_end = os.pipe()
+        kernel.widen(output)
         self.open = {output, control}
         self.output, self.control = output, control
         # As /proc/PID/fd shows it: how a stray that dropped session and environment is still known.
@@ -114,17 +112,6 @@ class Process:
         with suppress(ProcessLookupError):
             os.kill(self.pid, signum)
             self.signals.append(signum.name)
-
-
-def _pipe() -> tuple[int, int]:
-    read, write = os.pipe()
-    if kernel.LINUX:
-        import fcntl
-
-        # Refused beyond a user's share of pipe memory (pipe(7)); the default size works as well.
-        with suppress(OSError):
-            fcntl.fcntl(read, _F_SETPIPE_SZ, _PIPE)
-    return read, write
 
 
 def _become(

@@ -42,7 +42,7 @@ def plan(ctx: click.Context, /, module: bool, as_json: bool, **given: Any) -> No
 def _print(whole: Plan) -> None:
     from rich.console import Console
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
     config = whole.config
     console.print(whole.summary, style="bold")
     for note in whole.notes:
@@ -60,12 +60,12 @@ def _print(whole: Plan) -> None:
 def _print_processes(console: Console, whole: Plan) -> None:
     first = whole.launches[0]
     console.print("every task runs", style="bold")
-    console.print(f"  {shlex.join(first.argv)}", markup=False)
+    console.print(f"  {shlex.join(first.argv)}")
     console.print("with, on top of its host's environment", style="bold")
     console.print(_environment(whole))
     console.print("and its own TF_CONFIG", style="bold")
     for launch in whole.launches:
-        console.print(f"  {launch.task.label:<12}{launch.env['TF_CONFIG']}", markup=False)
+        console.print(f"  {launch.task.label:<12}{launch.env['TF_CONFIG']}")
     console.print()
 
 

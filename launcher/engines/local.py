@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.agent import facts
+from launcher.agent.kernel import widen
 from launcher.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class LocalEngine:
         argv = [sys.executable, "-I", "-S", "-c", _START, _PACKAGES, options]
         to_agent, stdin = os.pipe()
         stdout, from_agent = os.pipe()
-        _widen(stdout)
+        widen(stdout)
         stderr = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         wiring = [
             (os.POSIX_SPAWN_DUP2, source, target) for source, target in ((to_agent, 0), (from_agent, 1), (stderr, 2))
@@ -96,12 +97,3 @@ class LocalEngine:
         """This machine is here to be looked at."""
         del host
         return facts.gather()
-
-
-def _widen(descriptor: int) -> None:
-    # F_SETPIPE_SZ, fcntl(2): 1 MiB is what an unprivileged user may ask for by default.
-    import fcntl
-
-    if hasattr(fcntl, "F_SETPIPE_SZ"):
-        with suppress(OSError):
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, 1 << 20)

@@ -11,7 +11,7 @@ import pytest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from conftest import Processes
+    from tests.worker.conftest import Processes
 
 pytestmark = pytest.mark.tensorflow
 pytest.importorskip("tensorflow")

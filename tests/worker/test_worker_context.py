@@ -10,7 +10,7 @@ import pytest
 from worker.context import Context, ContextError, report
 
 if TYPE_CHECKING:
-    from conftest import Processes
+    from tests.worker.conftest import Processes
 
 TWO_WORKERS = {"worker": ["a:1", "b:1"]}
 WITH_CHIEF = {"chief": ["a:1"], "worker": ["b:1", "c:1"], "ps": ["d:1"], "evaluator": ["e:1"]}

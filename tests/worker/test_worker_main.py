@@ -10,7 +10,7 @@ from worker.__main__ import main, parse
 from worker.tasks import Settings
 
 if TYPE_CHECKING:
-    from conftest import Processes
+    from tests.worker.conftest import Processes
 
 
 def settings(*flags: str, **environment: str) -> Settings:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from conftest import Processes
+    from tests.worker.conftest import Processes
 
 pytestmark = pytest.mark.tensorflow
 pytest.importorskip("tensorflow")
