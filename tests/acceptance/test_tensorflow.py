@@ -1,0 +1,70 @@
+"""The main job on real data, in real TensorFlow clusters."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.acceptance.conftest import Command
+
+pytest.importorskip("tensorflow")
+pytestmark = [pytest.mark.tensorflow, pytest.mark.timeout(300)]
+
+
+def accuracy(lines: list[str]) -> float:
+    found = [match for line in lines if (match := re.search(r"test accuracy\s+([\d.]+)%", line))]
+    assert len(found) == 1, lines
+    return float(found[0][1])
+
+
+def test_digits_are_learnt_by_two_workers_and_resumed(tflaunch: Command) -> None:
+    first = tflaunch("train", "digits", "-n", "2", timeout=250)
+    assert first.status == 0, first.err
+    assert accuracy(first.lines) >= 95
+    kept = sorted(path.name for path in (tflaunch.cwd / "checkpoints" / "digits").iterdir())
+    assert "checkpoint" in kept
+    events = first.run_dir and (first.run_dir / "events.jsonl").read_text()
+    assert events
+    assert '"kind": "progress"' in events
+    again = tflaunch("run", "-n", "2", "-m", "worker", "digits", timeout=250)
+    assert again.status == 0, again.err
+    assert any("already trained" in line for line in again.lines)
+    assert accuracy(again.lines) == accuracy(first.lines)
+    assert sorted(path.name for path in (tflaunch.cwd / "checkpoints" / "digits").iterdir()) == kept
+
+
+KILLED = """
+import os, sys
+import tensorflow as tf
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+@tf.function
+def step():
+    return strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
+for number in range(10_000):
+    step()
+    if number == 20 and os.environ["TFLAUNCH_TASK"] == "worker:1":
+        FAULT
+"""
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "reason"),
+    [
+        ("os.kill(os.getpid(), 9)", 137, "killed by SIGKILL"),
+        ("raise ValueError('diverged')", 1, "ValueError: diverged"),
+    ],
+)
+def test_the_cause_is_told_from_its_victims(tflaunch: Command, fault: str, status: int, reason: str) -> None:
+    ended = tflaunch("run", "-n", "3", tflaunch.script(KILLED.replace("FAULT", fault)), timeout=250)
+    assert ended.status == status, ended.err
+    assert f"worker 1 failed first, on 127.0.0.1: {reason}" in ended.err
+    assert {one["task"] for one in ended.outcome["tasks"] if one["fate"] == "failed"} == {"worker 1"}
+
+
+def test_a_private_cluster_trains(tflaunch: Command) -> None:
+    ended = tflaunch("train", "digits", "-n", "2", "--private", "--epochs", "1", timeout=250)
+    if ended.status == 69:
+        pytest.skip(ended.err)
+    assert ended.status == 0, ended.err
+    assert "step" in ended.out.decode()

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from launcher.agent import wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Frame = tuple[int, int, bytes]
+
+FRAMES: list[Frame] = [
+    (wire.CONTROL, 0, b"{}"),
+    (wire.OUTPUT, 7, b"\x00\xff\r\n"),
+    (wire.OUTPUT, 2**32 - 1, b""),
+    (wire.OUTPUT, 0, b"x" * 5000),
+]
+
+
+def encoded(frames: list[Frame]) -> bytes:
+    return b"".join(wire.HEADER.pack(kind, task, len(payload)) + payload for kind, task, payload in frames)
+
+
+class TestReader:
+    def test_frames_come_out_as_they_went_in(self) -> None:
+        assert list(wire.Reader().feed(encoded(FRAMES))) == FRAMES
+
+    def test_byte_by_byte(self) -> None:
+        reader = wire.Reader()
+        data = encoded(FRAMES)
+        assert [frame for i in range(len(data)) for frame in reader.feed(data[i : i + 1])] == FRAMES
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_however_they_are_cut(self, seed: int) -> None:
+        dice, reader, data = random.Random(seed), wire.Reader(), encoded(FRAMES * 3)
+        found = []
+        while data:
+            size = dice.randint(1, 3000)
+            found += list(reader.feed(data[:size]))
+            data = data[size:]
+        assert found == FRAMES * 3
+
+    def test_a_frame_is_given_out_as_soon_as_it_is_whole(self) -> None:
+        reader, data = wire.Reader(), encoded(FRAMES[:1])
+        assert list(reader.feed(data[:-1])) == []
+        assert list(reader.feed(data[-1:] + data[:3])) == FRAMES[:1]
+
+    @pytest.mark.parametrize(
+        "noise",
+        [b"Last login: Mon\n", b"\x02" + bytes(8), wire.HEADER.pack(wire.OUTPUT, 0, wire.LONGEST + 1)],
+        ids=["a shell profile", "an unknown kind", "too long"],
+    )
+    def test_what_is_no_frame(self, noise: bytes) -> None:
+        reader = wire.Reader()
+        frames = reader.feed(encoded(FRAMES[:1]) + noise)
+        assert next(frames) == FRAMES[0]
+        with pytest.raises(wire.WireError, match="not a frame"):
+            next(frames)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read, write = os.pipe()
+    for descriptor in (read, write):
+        os.set_blocking(descriptor, False)
+    yield read, write
+    for descriptor in (read, write):
+        os.close(descriptor)
+
+
+class TestWriter:
+    def test_frames_go_out_in_order(self, pipe: tuple[int, int]) -> None:
+        writer = wire.Writer(pipe[1])
+        writer.control({"do": "ping"})
+        writer.output(3, b"a\xffb")
+        writer.output(3, b"")
+        expected = wire.control({"do": "ping"}) + encoded([(wire.OUTPUT, 3, b"a\xffb"), (wire.OUTPUT, 3, b"")])
+        assert writer.pending == len(expected)
+        writer.flush()
+        assert writer.pending == 0
+        assert os.read(pipe[0], 1000) == expected
+
+    def test_what_does_not_fit_is_kept(self, pipe: tuple[int, int]) -> None:
+        writer, reader = wire.Writer(pipe[1]), wire.Reader()
+        frames: list[Frame] = [(wire.OUTPUT, i, bytes([i]) * (i * 997)) for i in range(200)]
+        for _, task, payload in frames:
+            writer.output(task, payload)
+        writer.flush()
+        assert writer.pending > 0
+        found: list[Frame] = []
+        while len(found) < len(frames):
+            found += reader.feed(os.read(pipe[0], 50_000))
+            writer.flush()
+        assert found == frames
+        assert writer.pending == 0
+
+    def test_many_small_frames(self, pipe: tuple[int, int]) -> None:
+        writer, reader = wire.Writer(pipe[1]), wire.Reader()
+        for task in range(5000):
+            writer.control({"task": task})
+        found = 0
+        while found < 5000:
+            writer.flush()
+            found += len(list(reader.feed(os.read(pipe[0], 1 << 20))))
+        assert writer.pending == 0
+
+    def test_nobody_reads_any_more(self) -> None:
+        read, write = os.pipe()
+        os.close(read)
+        writer = wire.Writer(write)
+        writer.control({"do": "ping"})
+        with pytest.raises(BrokenPipeError):
+            writer.flush()
+        os.close(write)
+
+
+def test_a_control_frame_is_json() -> None:
+    ((kind, task, payload),) = wire.Reader().feed(wire.control({"do": "spawn", "argv": ["é", "caf\udce9"]}))
+    assert (kind, task) == (wire.CONTROL, 0)
+    assert payload == rb'{"do":"spawn","argv":["\u00e9","caf\udce9"]}'
