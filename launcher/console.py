@@ -10,11 +10,13 @@ import stat
 import time
 from collections import deque
 from contextlib import suppress
+from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Literal
 
 from launcher.agent.kernel import widen
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from launcher.outcome import Outcome
@@ -28,6 +30,8 @@ _BACKLOG = 32 << 20
 _LONGEST_LINE = 16 << 20
 # With ``--output failed``: as much of the end of each failed task's log.
 _REPLAY = 1 << 20
+# Pieces to a writev, which takes at most 1024 (IOV_MAX).
+_BATCH = 64
 # The end of a run waits for a console only as long as that still takes something.
 _STALLED = 2.0
 _COLOURS = (36, 33, 32, 35, 34, 31)
@@ -48,19 +52,21 @@ class Sink:
         if stat.S_ISFIFO(mode):
             widen(self.descriptor)
 
-    def write(self, data: memoryview) -> int:
-        """Write what fits now. A reader that is gone swallows everything."""
+    def write(self, pieces: Sequence[memoryview]) -> int:
+        """Write what fits now; returns how many bytes. A reader that is gone swallows everything."""
         if self.closed:
-            return len(data)
+            return sum(map(len, pieces))
         if self._piece is not None and not _is_writable(self.descriptor):
             return 0
         try:
-            return os.write(self.descriptor, data[: self._piece] if self._piece else data)
+            if self._piece is not None:
+                return os.write(self.descriptor, pieces[0][: self._piece])
+            return os.writev(self.descriptor, pieces)
         except BlockingIOError:
             return 0
         except OSError:
             self.closed = True
-            return len(data)
+            return sum(map(len, pieces))
 
     def _reopen(self, descriptor: int) -> int:
         with suppress(OSError):
@@ -110,7 +116,11 @@ class Console:
         """Show what is complete of a task's output; keep the rest of its last line."""
         if task not in self._shown:
             return
-        data = self._partial.pop(task, b"") + data
+        partial = self._partial.pop(task, b"")
+        if b"\r" not in data and b"\r" not in partial and b"\n" in data and self._pending <= _BACKLOG:
+            self._whole_lines(task, partial, data)
+            return
+        data = partial + data
         complete, newline, rest = data.rpartition(b"\n")
         if b"\r" in rest:
             # A return at the end stays: it makes what comes next replace this, not follow it.
@@ -157,14 +167,26 @@ class Console:
     def flush(self) -> bool:
         """Write what can be written now; False when something is left."""
         while self._queue:
+            sink = self._queue[0][0]
+            batch = self._next_for(sink)
+            if not self._drop(sink.write(batch), len(batch)):
+                return False
+            self._catch_up()
+        return True
+
+    def _next_for(self, sink: Sink) -> list[memoryview]:
+        return [data for _, data in takewhile(lambda item: item[0] is sink, islice(self._queue, _BATCH))]
+
+    def _drop(self, written: int, pieces: int) -> bool:
+        """Forget what was written; False when not all of the ``pieces`` were."""
+        self._pending -= written
+        for _ in range(pieces):
             sink, data = self._queue[0]
-            written = sink.write(data)
-            self._pending -= written
             if written < len(data):
                 self._queue[0] = (sink, data[written:])
                 return False
+            written -= len(data)
             self._queue.popleft()
-            self._catch_up()
         return True
 
     def drain(self) -> None:
@@ -178,6 +200,15 @@ class Console:
             self.flush()
             if self._pending < before:
                 deadline = time.monotonic() + _STALLED
+
+    def _whole_lines(self, task: int, partial: bytes, data: bytes) -> None:
+        """What nearly all output is, and the loop's busiest spot: one copy of the data, and none of the lines' ends."""
+        prefix = self._prefixes[task]
+        if rest := data[data.rindex(b"\n") + 1 :]:
+            self._partial[task] = rest
+        tagged = data.replace(b"\n", b"\n" + prefix)
+        self._add(self._out, prefix + partial)
+        self._add(self._out, memoryview(tagged)[: len(tagged) - len(prefix) - len(rest)])
 
     def _lines(self, task: int, complete: bytes) -> None:
         if self._pending > _BACKLOG:
@@ -198,7 +229,7 @@ class Console:
             skipped, self._skipped = self._skipped, 0
             self.say(f"the console could not keep up: {skipped} lines skipped here; the log files have them")
 
-    def _add(self, sink: Sink, data: bytes) -> None:
+    def _add(self, sink: Sink, data: bytes | memoryview) -> None:
         self._pending += len(data)
         self._queue.append((sink, memoryview(data)))
 

@@ -56,7 +56,7 @@ class Link:
 
     def receive(self) -> Iterator[events.Event]:
         """Read once and yield what it means. EOF yields AgentLost, unless we had said bye."""
-        data = os.read(self.channel.stdout, wire.CHUNK)
+        data = os.read(self.channel.stdout, 4 * wire.CHUNK)
         self.heard = time.monotonic()
         if not data:
             yield from self.give_up(None)

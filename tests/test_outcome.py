@@ -8,7 +8,7 @@ import pytest
 
 from launcher import plan as plan_module
 from launcher.config import ClusterConfig, HostSpec, Program
-from launcher.errors import Interrupted, RequestError, TflaunchError, UnavailableError
+from launcher.errors import Interrupted, RequestError, UnavailableError
 from launcher.events import AgentLost, TaskExited
 from launcher.outcome import Outcome, TaskOutcome, conclude, failure
 from launcher.placement import Host, Task, place
@@ -117,17 +117,20 @@ class TestAsJson:
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "blame"),
+    ("error", "status", "exit_status", "blame"),
     [
-        (RequestError("no such script: a.py", "name one"), 2, "caller"),
-        (UnavailableError("no such script: a.py", "name one"), 69, "host"),
-        (Interrupted(2), 130, "caller"),
+        (RequestError("no such script: a.py", "name one"), "not started", 2, "caller"),
+        (UnavailableError("no such host: a", "name one"), "not started", 69, "host"),
+        (Interrupted(15), "interrupted", 143, "caller"),
+        (KeyboardInterrupt(), "interrupted", 130, "caller"),
+        (ZeroDivisionError("a bug"), "not started", 1, "launcher"),
     ],
 )
-def test_a_run_that_never_started(error: TflaunchError, status: int, blame: str) -> None:
+def test_a_run_without_a_verdict(error: BaseException, status: str, exit_status: int, blame: str) -> None:
     shown = failure(error)
-    assert (shown["status"], shown["exit_status"], shown["blame"]) == ("not started", status, blame)
-    assert (shown["reason"], shown["hint"]) == (error.args[0], error.hint)
+    assert (shown["status"], shown["exit_status"], shown["blame"]) == (status, exit_status, blame)
+    assert str(shown["reason"])
+    assert shown["hint"] == getattr(error, "hint", "")
     assert shown.keys() == outcome(["done"]).as_json().keys()
 
 

@@ -261,6 +261,42 @@ class TestDeadline:
         assert run.supervisor.verdict().status == status
 
 
+class TestEndless:
+    """Tasks that would run for ever: whatever stops one of them stops them all."""
+
+    @pytest.mark.parametrize(
+        "mishap",
+        [
+            TaskExited(1, 1, None, False, False, (), 0, 1.0),
+            TaskExited(1, None, 11, True, False, (), 0, 1.0),
+            AgentFault("a", "spawn", 11, "no", 1),
+            AgentLost("b", "gone"),
+            Signalled(2),
+            DeadlinePassed("run"),
+        ],
+        ids=["status", "signal", "spawn fault", "lost host", "Ctrl-C", "deadline"],
+    )
+    @pytest.mark.parametrize("jobs", [{}, {"chief": 1, "ps": 2, "evaluator": 1}])
+    def test_one_mishap_ends_them_all(self, mishap: Event, jobs: dict[str, Any]) -> None:
+        run = Run(("a", "b"), workers=3, timeout=90.0, **jobs)
+        for number in stops(run.post(mishap)):
+            assert not run.supervisor.finished
+            assert stops(run.die(number, 15, "SIGTERM", "SIGCONT")) == []
+        assert run.supervisor.finished
+        assert run.supervisor.verdict().status != "ok"
+
+    def test_servers_and_an_evaluator_that_go_on_for_ever_do_not_keep_a_success(self) -> None:
+        run = Run(workers=1, ps=2, evaluator=1)
+        commands = run.exit(0)
+        told = stops(commands)
+        timers = [command.name for command in commands if isinstance(command, SetTimer)]
+        told += [number for name in timers for number in stops(run.post(DeadlinePassed(name)))]
+        for number in told:
+            run.die(number, 15, "SIGTERM", "SIGCONT")
+        assert run.supervisor.finished
+        assert run.supervisor.verdict().status == "ok"
+
+
 class TestAnyOrder:
     """Whatever happens in whatever order: the run ends, and nothing is asked of a task that is over."""
 

@@ -167,6 +167,8 @@ class Agent:
     # Time
 
     def _until_next(self) -> float:
+        if self._ending:
+            return 0.0
         moments = [self._beat + HEARTBEAT]
         for process in self._processes.values():
             moments += [at for at in (process.kill_at, process.drain_by) if at is not None]

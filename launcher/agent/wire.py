@@ -44,7 +44,7 @@ class Reader:
     """Cuts a byte stream into frames. Feed it what a read returned; it keeps the incomplete rest."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, int, bytes]]:
         """Yield (kind, task, payload) of each frame that is complete now.
@@ -52,19 +52,33 @@ class Reader:
         Raises:
             WireError: the stream holds something that is no frame.
         """
-        data = self._rest + data if self._rest else data
         start = 0
-        while len(data) - start >= HEADER.size:
-            kind, task, length = HEADER.unpack_from(data, start)
-            if kind > OUTPUT or length > LONGEST:
-                self._rest = b""
-                raise WireError(f"not a frame: {data[start : start + 80]!r}")
-            end = start + HEADER.size + length
-            if end > len(data):
-                break
+        # Only the frame that lay across two reads is put together; the others are cut out of what was read.
+        while self._rest and start < len(data):
+            missing = _size(self._rest) - len(self._rest)
+            self._rest += data[start : start + missing]
+            start += missing
+            if len(self._rest) == _size(self._rest):
+                kind, task, _ = HEADER.unpack_from(self._rest)
+                payload = bytes(self._rest[HEADER.size :])
+                self._rest.clear()
+                yield kind, task, payload
+        while len(data) - start >= HEADER.size and (end := start + _size(data, start)) <= len(data):
+            kind, task, _ = HEADER.unpack_from(data, start)
             yield kind, task, data[start + HEADER.size : end]
             start = end
-        self._rest = data[start:]
+        self._rest += data[start:]
+
+
+def _size(data: bytes | bytearray, start: int = 0) -> int:
+    """The length of the frame that begins at ``start``, header included; of its header alone while that is not whole."""
+    if len(data) - start < HEADER.size:
+        return HEADER.size
+    kind, _, length = HEADER.unpack_from(data, start)
+    if kind > OUTPUT or length > LONGEST:
+        raise WireError(f"not a frame: {bytes(data[start : start + 80])!r}")
+    size: int = HEADER.size + length
+    return size
 
 
 class Writer:

@@ -228,6 +228,12 @@ class TestTask:
         assert record["step"].startswith(step)
         assert agent.next("exited")["status"] == 127
 
+    def test_its_most_memory(self, agent: Agent) -> None:
+        small, large = (spawn(sys.executable, "-S", "-c", code) for code in ("pass", "b'x' * (64 << 20)"))
+        agent.order(small, {**large, "task": 1})
+        peaks = {message["task"]: message["peak"] for message in (agent.next("exited") for _ in range(2))}
+        assert 64 << 20 < peaks[1] - peaks[0] + (8 << 20) < 128 << 20
+
     def test_many_at_once(self, agent: Agent) -> None:
         agent.order(*(shell(f"echo {task}; exit {task}", task) for task in range(40)))
         ends = {message["task"]: message["status"] for message in (agent.next("exited") for _ in range(40))}
@@ -453,10 +459,10 @@ class TestHeart:
 
     def test_one_that_only_pings_is_not(self, open_agent: Start, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("launcher.engines.local._START", IMPATIENT)
-        monkeypatch.setattr(LocalEngine, "silence", 2.0)
+        monkeypatch.setattr(LocalEngine, "silence", 1.0)
         agent = open_agent()
         agent.next("hello")
-        for _ in range(50):
+        for _ in range(25):
             agent.order({"do": "ping"})
             agent.next("ping")
         agent.start("echo up; exit 3")
