@@ -33,6 +33,7 @@ class Loop:
         self._timers: dict[str, float] = {}
         self._beat = time.monotonic()
         self._previous: dict[int, object] = {}
+        self._previous_waker: int | None = None
         self._wakeup, self._waker = os.pipe()
         for descriptor in (self._wakeup, self._waker):
             os.set_blocking(descriptor, False)
@@ -50,7 +51,7 @@ class Loop:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._previous:
+        if self._previous_waker is not None:
             signal.set_wakeup_fd(self._previous_waker)
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type] # what signal.signal itself returned

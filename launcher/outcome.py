@@ -94,14 +94,17 @@ class Outcome:
 
     def _others(self) -> list[str]:
         told = {
+            "failed": "failed too, with another error",
             "victim": "failed because of it",
             "lost": "lost with its host",
             "stopped": "stopped",
             "not started": "not started",
         }
+        named = (self.verdict.cause, *self.verdict.alike)
+        others = [one for one in self.tasks if one.task not in named]
         lines = []
         for fate, words in told.items():
-            if names := _names([one.task for one in self.tasks if one.fate == fate and one.task != self.verdict.cause]):
+            if names := _names([one.task for one in others if one.fate == fate]):
                 lines.append(f"{words}: {names}")
         return lines
 

@@ -25,7 +25,7 @@ class Host(NamedTuple):
     Attributes:
         address: what peers dial.
         cores: ids of the CPUs to hand out; empty when they are not known yet.
-        gpus: ids of the GPUs to hand out, as CUDA_VISIBLE_DEVICES takes them.
+        gpus: ids of the GPUs to hand out, as CUDA_VISIBLE_DEVICES takes them; None: it has none, and none were asked for.
         decided: variables its owner has set already, which are left alone.
         exposed: addresses at which others can reach it, and the TensorFlow servers on it.
         known: whether the host was asked; a plan for a host that was not says less.
@@ -33,7 +33,7 @@ class Host(NamedTuple):
 
     address: str
     cores: tuple[int, ...] = ()
-    gpus: tuple[str, ...] = ()
+    gpus: tuple[str, ...] | None = None
     decided: frozenset[str] = frozenset()
     exposed: tuple[str, ...] = ()
     known: bool = True
@@ -80,10 +80,12 @@ def found(spec: HostSpec, facts: Mapping[str, Any] | None) -> Host:
         RequestError: cores or GPUs were asked for that are not there.
     """
     if facts is None:
-        return Host(spec.address, _assumed(spec.cores), tuple(map(str, _assumed(spec.gpus))), known=False)
+        gpus = None if spec.gpus is None else tuple(map(str, _assumed(spec.gpus)))
+        return Host(spec.address, _assumed(spec.cores), gpus, known=False)
     cores = _chosen(spec, "cores", spec.cores, tuple(facts["cores"]))
     gpus = _chosen(spec, "GPUs", spec.gpus, tuple(facts["gpus"]))
-    return Host(spec.address, cores, gpus, frozenset(facts["set"]), tuple(facts["exposed"]))
+    offered = None if spec.gpus is None and not gpus else gpus
+    return Host(spec.address, cores, offered, frozenset(facts["set"]), tuple(facts["exposed"]))
 
 
 def place(config: ClusterConfig, hosts: Sequence[Host]) -> tuple[Task, ...]:
@@ -142,7 +144,7 @@ def _shares(
     computing = sum(job != "ps" for job in jobs)
     gpus = iter(_gpus(config, host, computing))
     return [
-        (mine, None if not host.gpus else () if job == "ps" else next(gpus))
+        (mine, None if host.gpus is None else () if job == "ps" else next(gpus))
         for mine, job in zip(cores, jobs, strict=True)
     ]
 
@@ -159,15 +161,16 @@ def divide(cores: Sequence[int], parts: int) -> list[tuple[int, ...]]:
 
 def _gpus(config: ClusterConfig, host: Host, tasks: int) -> list[tuple[str, ...]]:
     # Two processes on one GPU fight for its memory, and NCCL refuses them: where there is no GPU for each, none gets any.
+    there = host.gpus or ()
     each = config.gpus_per_task
     if each is None:
-        each = len(host.gpus) // tasks if tasks else 0
-    if each * tasks > len(host.gpus) and host.known:
+        each = len(there) // tasks if tasks else 0
+    if each * tasks > len(there) and host.known:
         raise RequestError(
-            f"{host.address} offers {len(host.gpus)} GPUs, but its tasks need {each * tasks}: {tasks} with {each} each",
+            f"{host.address} offers {len(there)} GPUs, but its tasks need {each * tasks}: {tasks} with {each} each",
             "ask for fewer GPUs per task, or fewer workers",
         )
-    return [host.gpus[i * each : (i + 1) * each] for i in range(tasks)]
+    return [there[i * each : (i + 1) * each] for i in range(tasks)]
 
 
 def _assumed(asked: Sequence[object] | int | None) -> tuple[int, ...]:

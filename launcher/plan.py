@@ -200,10 +200,11 @@ def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) 
         )
     for host in hosts:
         computing = sum(task.host == host.address and task.job != "ps" for task in tasks)
-        if config.gpus_per_task is None and 0 < len(host.gpus) < computing:
+        there = len(host.gpus or ())
+        if config.gpus_per_task is None and 0 < there < computing:
             notes.append(
-                f"{host.address}: {len(host.gpus)} GPUs cannot be shared by {computing} tasks, so none uses them;"
-                f" -n {len(host.gpus)} would"
+                f"{host.address}: {there} GPUs cannot be shared by {computing} tasks, so none uses them;"
+                f" -n {there} would"
             )
     return notes
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import engines, preflight
+from launcher.agent.kernel import allow_descriptors
 from launcher.run_dir import RunDir
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
     Raises:
         TflaunchError: it did not come to starting workers; the class says who is to blame.
     """
+    engine = engines.load(config.engine)
     preflight.check(config)
     forwarded = preflight.forwarded(config, os.environ)
-    engine = engines.load(config.engine)
     _check_devices(config, engine)
     run_dir = RunDir.create(Path(config.run_dir), config.name, console.say)
     try:
@@ -55,6 +56,7 @@ def _run_in(
     run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console
 ) -> Outcome:
     channels = engines.open_all(engine, config, run_dir)
+    allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
     from launcher import outcome, placement, plan
     from launcher.attempt import Attempt
@@ -88,5 +90,6 @@ def preview(config: ClusterConfig) -> Plan:
     engine = engines.load(config.engine) if local else None
     hosts = [placement.found(spec, engine.peek(spec) if engine else None) for spec in config.hosts]
     tasks = placement.place(config, hosts)
-    forwarded = preflight.forwarded(config, os.environ)
+    # A plan for other hosts may be looked at where what they are to be forwarded is not set; values are not shown anyway.
+    forwarded = preflight.forwarded(config, os.environ) if local else dict.fromkeys(config.forward, "")
     return plan.make(config, tasks, hosts, preflight.interpreter(config), forwarded, run=f"{config.name}-<time>-<id>")

@@ -65,12 +65,13 @@ class Verdict:
 def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -> Verdict:
     """Tell the cause from its victims.
 
-    The cause is the task that failed first on its own account. A failure that looks like the echo of a peer's counts
-    only when there is no other. What ended by our own signal was stopped, and is no failure, unless it had reported an
+    The cause is the task that failed first on its own account. An evaluator's failure ends nobody else, so it counts only
+    when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all. What ended by our own signal was stopped, and is no failure, unless it had reported an
     error before.
     """
     fates: dict[int, Fate] = {ending.task.number: _fate(ending) for ending in endings}
-    failed = [ending for ending in endings if fates[ending.task.number] == "failed"]
+    every = [ending for ending in endings if fates[ending.task.number] == "failed"]
+    failed = [ending for ending in every if ending.task.job != "evaluator"] or every
     victims = [ending for ending in endings if fates[ending.task.number] == "victim"]
     suspects = [ending for ending in failed or victims if interruption is None or _when(ending) < interruption.time]
     lost = [ending for ending in endings if fates[ending.task.number] == "lost"]

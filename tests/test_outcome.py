@@ -68,6 +68,7 @@ class TestStory:
     def test_of_several_that_failed_alike(self) -> None:
         story = outcome(["failed"] * 5, cause=0, alike=(1, 2, 4)).story()
         assert story.startswith("worker 0 failed first, on a (so did worker 1-2, 4): ValueError: bad")
+        assert "failed too, with another error: worker 3" in story
 
     def test_of_one_that_said_nothing(self) -> None:
         assert "it printed nothing" in outcome(["failed"], cause=0).story()

@@ -117,7 +117,7 @@ class TestPlace:
         ],
     )
     def test_gpus(self, config: ClusterConfig, gpus: str, expected: list[tuple[str, ...] | None]) -> None:
-        assert [task.gpus for task in place(config, [Host("127.0.0.1", (), tuple(gpus))])] == expected
+        assert [task.gpus for task in place(config, [Host("127.0.0.1", (), tuple(gpus) or None)])] == expected
 
     def test_more_gpus_than_there_are_is_an_error_on_a_host_that_was_asked(self) -> None:
         config = cluster(HostSpec("a"), workers=3, gpus_per_task=2)
@@ -150,6 +150,7 @@ class TestFound:
             (HostSpec("a", cores=2), (0, 1), ("0", "1", "2")),
             (HostSpec("a", cores=(3, 1)), (3, 1), ("0", "1", "2")),
             (HostSpec("a", gpus=1), (0, 1, 2, 3), ("0",)),
+            (HostSpec("a", gpus=0), (0, 1, 2, 3), ()),
             (HostSpec("a", gpus=("2", "0")), (0, 1, 2, 3), ("2", "0")),
         ],
     )
@@ -173,12 +174,12 @@ class TestFound:
     @pytest.mark.parametrize(
         ("spec", "cores", "gpus"),
         [
-            (HostSpec("a"), (), ()),
+            (HostSpec("a"), (), None),
             (HostSpec("a", cores=3, gpus=2), (0, 1, 2), ("0", "1")),
             (HostSpec("a", cores=(4, 5), gpus=("GPU-3faa",)), (4, 5), ("GPU-3faa",)),
         ],
     )
     def test_a_host_that_was_not_asked_is_taken_at_its_word(
-        self, spec: HostSpec, cores: tuple[int, ...], gpus: tuple[str, ...]
+        self, spec: HostSpec, cores: tuple[int, ...], gpus: tuple[str, ...] | None
     ) -> None:
         assert found(spec, None) == Host("a", cores, gpus, known=False)

@@ -118,6 +118,11 @@ class TestCause:
         assert verdict.cause is not None
         assert ([task.number for task in verdict.alike], verdict.cause.number) == ([1], 0)
 
+    def test_an_evaluator_is_the_cause_only_when_no_member_of_the_cluster_failed(self) -> None:
+        evaluator = ending(2, 3, at=1.0, job="evaluator")
+        assert judge([ending(0, 5, at=9.0), stopped(1), evaluator]).exit_status == 5
+        assert judge([ending(0), ending(1), evaluator]).exit_status == 3
+
 
 class TestInterruption:
     def test_a_signal(self) -> None:

@@ -118,6 +118,9 @@ class Agent:
     def _on_output(self, process: Process, descriptor: int) -> None:
         if data := os.read(descriptor, wire.CHUNK):
             self._writer.output(process.number, data)
+            if process.drain_by is not None:
+                # The agent itself may have been suspended for longer than that.
+                process.drain_by = time.monotonic() + _DRAIN
             if self._writer.pending > _HIGH:
                 self._flush()
                 self._hold_back()
@@ -256,6 +259,7 @@ def _wakeup() -> int:
 def main(options: str) -> None:
     """Run the agent; ``options`` is a JSON object: ``private`` (bool), ``silence`` (seconds, or null for never)."""
     chosen = json.loads(options)
+    kernel.allow_descriptors()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if chosen["private"]:
         try:

@@ -39,8 +39,10 @@ def gpus() -> list[str]:
     """The GPUs to hand out: those the user made visible, else every NVIDIA device of the host."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        # CUDA stops at the first invalid entry, and "-1" is the common way to say "none".
-        return [] if visible.strip() in {"", "-1"} else [entry.strip() for entry in visible.split(",")]
+        # CUDA stops at the first invalid entry, so "-1" is the common way to say "none".
+        entries = [entry.strip() for entry in visible.split(",")]
+        valid = entries[: entries.index("-1")] if "-1" in entries else entries
+        return [entry for entry in valid if entry]
     found = []
     with suppress(OSError):
         found = sorted(int(name[6:]) for name in os.listdir("/dev") if name.startswith("nvidia") and name[6:].isdigit())

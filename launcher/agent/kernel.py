@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 LINUX = sys.platform == "linux"
 
@@ -46,11 +47,32 @@ def die_with_parent(signum: int, parent: int) -> None:
             os._exit(1)
 
 
+_descriptors: tuple[int, int] | None = None
+
+
+def allow_descriptors() -> None:
+    """Raise this process's limit of open descriptors as far as it may: there are two for each worker, or a log file."""
+    global _descriptors  # noqa: PLW0603 - the limit is the process's, so is the memory of it
+    import resource
+
+    _descriptors = soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def restore_descriptors() -> None:
+    """Go back to the limit from before ``allow_descriptors``: a worker gets what its user has."""
+    if _descriptors is not None:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, _descriptors)
+
+
 def widen(pipe: int) -> None:
     """Make a pipe as large as an unprivileged user may (1 MiB, unless the system says otherwise; 64 KiB by default)."""
     if LINUX:
         import fcntl
-        from contextlib import suppress
 
         # Refused beyond a user's share of pipe memory (pipe(7)); any size works, only slower.
         with suppress(OSError):

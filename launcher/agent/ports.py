@@ -60,7 +60,10 @@ def lease(count: int, ports: tuple[int, int] | None) -> list[Lease]:
 
 def _lease_any() -> Lease:
     if "PORTSERVER_ADDRESS" in os.environ and (picker := _portpicker()) is not None:
-        return Lease(_hold(picker.pick_unused_port()), from_server=True)
+        try:
+            return Lease(_hold(picker.pick_unused_port()), from_server=True)
+        except picker.NoFreePortFoundError as error:
+            raise OSError(errno.EADDRINUSE, "the port server has none to give") from error
     return Lease(_hold(0), from_server=False)
 
 

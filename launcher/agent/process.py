@@ -131,6 +131,9 @@ def _become(
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        # All others are the agent's, and the kernel refuses to exec with more than the limit that is set next (6.18).
+        os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
+        kernel.restore_descriptors()
         if cwd is not None:
             step = f"change to {cwd}"
             os.chdir(cwd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from io import TextIOWrapper
 from typing import Any, NoReturn
 
 import click
@@ -54,12 +55,28 @@ def main() -> NoReturn:
     """The console script."""
     if sys.platform == "win32":
         sys.exit("tflaunch runs on Linux and macOS; on Windows use it inside WSL")
+    _open_standard_streams()
     status = _status()
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError):
+            stream.flush()
     # Nothing is left to do, and taking the interpreter apart in good order would take longer than starting a worker.
     os._exit(status)
+
+
+def _open_standard_streams() -> None:
+    """Under ``tflaunch ... >&-`` the next file opened would become standard output, and receive it."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    # Python has no stream for a descriptor that was closed when it started. And an argument that is no UTF-8 must not
+    # fail to be shown: its escapes will do.
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _status() -> int:

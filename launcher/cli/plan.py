@@ -95,11 +95,8 @@ def _environment(whole: Plan) -> Table:
 
 
 def _values(name: str, launches: tuple[Launch, ...]) -> str:
-    values = {launch.task.label: launch.shown_env().get(name) for launch in launches}
-    alike = set(values.values())
-    if len(alike) == 1:
-        return str(alike.pop())
-    return ", ".join(f"{value}" for value in values.values() if value is not None)
+    values = [launch.shown_env()[name] for launch in launches if name in launch.env]
+    return values[0] if len(set(values)) == 1 else ", ".join(value or '""' for value in values)
 
 
 def _why(name: str, launches: tuple[Launch, ...]) -> str:
