@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 
 import pytest
 
@@ -32,6 +33,16 @@ def test_digits_are_learnt_by_two_workers_and_resumed(tflaunch: Command) -> None
     assert any("already trained" in line for line in again.lines)
     assert accuracy(again.lines) == accuracy(first.lines)
     assert sorted(path.name for path in (tflaunch.cwd / "checkpoints" / "digits").iterdir()) == kept
+
+
+def test_a_training_that_is_told_to_stop_does_not_sit_out_its_grace(tflaunch: Command) -> None:
+    started = tflaunch.start("train", "digits", "-n", "2", "--grace", "1000", "--epochs", "100000")
+    started.until(r"epoch .* loss")
+    started.send(signal.SIGINT)
+    status, err = started.end()
+    assert status == 130, err
+    again = tflaunch.start("train", "digits", "-n", "2", "--epochs", "100000")
+    assert "from step" in again.until(r"checkpoints ")
 
 
 KILLED = """
