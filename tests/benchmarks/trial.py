@@ -15,7 +15,7 @@ import psutil
 from tests.benchmarks.launchers import Job
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
     from tests.benchmarks.launchers import Launcher
@@ -36,9 +36,12 @@ class Trial:
     launcher: Launcher
     folder: Path
 
-    def start(self, copies: int, script: str, *arguments: str, capture: bool = False) -> Run:
+    def start(
+        self, copies: int, script: str, *arguments: str, capture: bool = False, env: Mapping[str, str] | None = None
+    ) -> Run:
         """Start copies of one of the ``programs``; ``capture`` makes ``Run.output`` a pipe that has to be read."""
-        return Run(self.launcher.argv(Job(copies, script, arguments, self.folder)), self.folder, capture=capture)
+        argv = self.launcher.argv(Job(copies, script, arguments, self.folder))
+        return Run(argv, self.folder, capture=capture, env=env or {})
 
     def start_idle(self, copies: int) -> tuple[Run, list[int]]:
         """Start copies that sleep; returns once all do, with their process ids."""
@@ -59,7 +62,7 @@ class Trial:
 class Run:
     """The launcher's process. As a context manager it leaves nothing behind of what was started."""
 
-    def __init__(self, argv: list[str], folder: Path, *, capture: bool) -> None:
+    def __init__(self, argv: list[str], folder: Path, *, capture: bool, env: Mapping[str, str]) -> None:
         self._complaints = folder / "stderr"
         self._strangers = _descendants()
         with self._complaints.open("wb") as stderr:
@@ -67,7 +70,7 @@ class Run:
             self._process = subprocess.Popen(
                 argv,
                 cwd=folder,
-                env=_environment(),
+                env={**_environment(), **env},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE if capture else subprocess.DEVNULL,
                 stderr=stderr,

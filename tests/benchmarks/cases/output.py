@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.benchmarks.case import Case, Metric
@@ -19,23 +20,36 @@ _LINES = 500_000
 _LINE = 100
 
 
+# The same for everyone. Set, even to nothing, it is left alone by tflaunch, which would otherwise set it to 1.
+_UNBUFFERED = {"PYTHONUNBUFFERED": "1"}
+_BUFFERED = {"PYTHONUNBUFFERED": ""}
+
+
 def cases(*, large: bool) -> list[Case]:
     """200 MB from 4 workers. honcho, which takes a minute for it, only when ``large``."""
     return [
-        Case(
-            name="output",
-            title="200 MB in lines of 100 bytes from 4 processes",
-            metrics=(Metric("until the launcher has ended", "s"), Metric("lines that did not arrive in the pipe", "")),
-            rounds=5,
-            reference=SHELL,
-            launchers=(SHELL, TFLAUNCH, MPIRUN, PARALLEL, *([HONCHO] if large else [])),
-            measure=_measure,
-        )
+        _case("output", "200 MB printed line by line by 4 processes", "prints.py", _UNBUFFERED, large=large),
+        _case(
+            "output-buffered", "The same 200 MB, printed through Python's buffer", "prints.py", _BUFFERED, large=large
+        ),
+        _case("output-bulk", "The same 200 MB, in pieces of 64 KiB", "lines.py", _BUFFERED, large=large),
     ]
 
 
-def _measure(trial: Trial) -> tuple[float, float]:
-    with trial.start(_WORKERS, "lines.py", str(_LINES), capture=True) as run:
+def _case(name: str, title: str, program: str, env: dict[str, str], *, large: bool) -> Case:
+    return Case(
+        name=name,
+        title=title,
+        metrics=(Metric("until the launcher has ended", "s"), Metric("lines that did not arrive in the pipe", "")),
+        rounds=5,
+        reference=SHELL,
+        launchers=(SHELL, TFLAUNCH, MPIRUN, PARALLEL, *([HONCHO] if large else [])),
+        measure=partial(_measure, program, env),
+    )
+
+
+def _measure(program: str, env: dict[str, str], trial: Trial) -> tuple[float, float]:
+    with trial.start(_WORKERS, program, str(_LINES), capture=True, env=env) as run:
         arrived = _count_lines(run.output)
         seconds = run.finish() - run.started
     if trial.launcher is TFLAUNCH:
