@@ -95,10 +95,7 @@ def launch(
     values = {name: value for name, value in given.items() if value is not None}
     flags = Layer(SOURCE, values, {name: f"{name}=" for name in values})
     chosen = build(read_file(Path(config)), flags) if config is not None else build(flags)
-    console = Console(chosen.output)
-    try:
+    with Console(chosen.output) as console:
         outcome = run(chosen, console)
         console.tell(outcome)
-    finally:
-        console.drain()
     return Result(outcome)

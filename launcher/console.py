@@ -48,7 +48,8 @@ class Sink:
         self.closed = False
         self._piece: int | None = None
         mode = os.fstat(descriptor).st_mode
-        self.descriptor = descriptor if stat.S_ISREG(mode) else self._reopen(descriptor)
+        self._own = not stat.S_ISREG(mode)
+        self.descriptor = self._reopen(descriptor) if self._own else descriptor
         if stat.S_ISFIFO(mode):
             widen(self.descriptor)
 
@@ -68,6 +69,11 @@ class Sink:
             self.closed = True
             return sum(map(len, pieces))
 
+    def close(self) -> None:
+        """Close what was opened for it; the descriptor it was made from stays open."""
+        if self._own:
+            os.close(self.descriptor)
+
     def _reopen(self, descriptor: int) -> int:
         with suppress(OSError):
             return os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -76,7 +82,10 @@ class Sink:
 
 
 class Console:
-    """Standard output for the workers' lines, standard error for ours; one queue keeps them in order."""
+    """Standard output for the workers' lines, standard error for ours; one queue keeps them in order.
+
+    As a context manager it shows at the end what still waits to be shown, and closes what it opened.
+    """
 
     def __init__(self, output: Output, *, stdout: int = 1, stderr: int = 2) -> None:
         self._output = output
@@ -90,6 +99,14 @@ class Console:
         self._prefixes: dict[int, bytes] = {}
         self._partial: dict[int, bytes] = {}
         self._shown: frozenset[int] = frozenset()
+
+    def __enter__(self) -> Console:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.drain()
+        for sink in (self._out, self._err):
+            sink.close()
 
     def introduce(self, plan: Plan, run_dir: Path) -> None:
         """Learn whose lines are to come, and say what is about to run."""
@@ -137,10 +154,12 @@ class Console:
         if rest := self._partial.pop(task, b""):
             self._lines(task, rest)
 
-    def say(self, text: str) -> None:
-        """A line, or several, of our own."""
+    def say(self, text: str, *, alarm: bool = False) -> None:
+        """A line, or several, of our own; an ``alarm`` begins in red where there are colours."""
         mark = "\x1b[1mtflaunch\x1b[0m  " if self.colour else "tflaunch  "
         lines = text.split("\n")
+        if alarm and self.colour:
+            lines[0] = f"\x1b[1;31m{lines[0]}\x1b[0m"
         body = mark + lines[0] + "\n" + "".join(f"          {line}\n" for line in lines[1:])
         self._add(self._err, body.encode(errors="replace"))
 
@@ -151,7 +170,7 @@ class Console:
                 if one.fate in {"failed", "victim"}:
                     self._replay(one.task.number, one.log)
         if outcome.verdict.status != "ok" or self._output != "none":
-            self.say(outcome.story())
+            self.say(outcome.story(), alarm=outcome.verdict.status != "ok")
 
     def give_way(self) -> None:
         """Where much waits to be shown, let the reader have a moment, so that one that keeps up misses nothing.

@@ -195,8 +195,7 @@ def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) 
     notes = []
     if exposed := sorted({address for host in hosts for address in host.exposed}):
         notes.append(
-            f"TensorFlow's servers accept anyone who can reach {', '.join(exposed)}, without a password;"
-            " --private keeps them to this run"
+            f"TensorFlow's servers listen on {', '.join(exposed)} too, and ask for no password; --private keeps them in"
         )
     for host in hosts:
         computing = sum(task.host == host.address and task.job != "ps" for task in tasks)

@@ -169,13 +169,13 @@ class Agent:
 
     # Time
 
-    def _until_next(self) -> float:
+    def _until_next(self) -> float | None:
         if self._ending:
             return 0.0
-        moments = [self._beat + HEARTBEAT]
+        moments = [] if self._silence is None else [self._beat + HEARTBEAT]
         for process in self._processes.values():
             moments += [at for at in (process.kill_at, process.drain_by) if at is not None]
-        return max(0.0, min(moments) - time.monotonic())
+        return max(0.0, min(moments) - time.monotonic()) if moments else None
 
     def _on_time(self) -> None:
         now = time.monotonic()
@@ -184,10 +184,11 @@ class Agent:
                 process.kill()
             if process.drain_by is not None and now >= process.drain_by:
                 self._give_up_draining(process)
-        if now - self._beat >= HEARTBEAT:
+        # Where nobody would take silence for death, nobody is woken to break it.
+        if self._silence is not None and now - self._beat >= HEARTBEAT:
             self._beat = now
             self._tell("ping", clock=time.time())
-            self._ending = self._ending or (self._silence is not None and now - self._heard > self._silence)
+            self._ending = self._ending or now - self._heard > self._silence
 
     def _give_up_draining(self, process: Process) -> None:
         if self._held_back:

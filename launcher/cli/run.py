@@ -36,10 +36,7 @@ def execute(config: ClusterConfig) -> int:
     from launcher.console import Console
     from launcher.run import run as run_cluster
 
-    console = Console(config.output)
-    try:
+    with Console(config.output) as console:
         outcome = run_cluster(config, console)
         console.tell(outcome)
-    finally:
-        console.drain()
     return outcome.verdict.exit_status

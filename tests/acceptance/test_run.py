@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -175,3 +176,12 @@ def test_what_init_writes_runs(tflaunch: Command) -> None:
     assert tflaunch("init").status == 0
     tflaunch.script("print('trained')", "train.py")
     assert sorted(tflaunch("run", "cluster.json").lines) == ["worker 0 | trained", "worker 1 | trained"]
+
+
+def test_the_example_of_several_hosts_can_be_planned(tflaunch: Command) -> None:
+    example = Path(__file__).parents[2] / "cluster.example.json"
+    planned = json.loads(tflaunch("plan", "--json", str(example)).out)
+    assert len({task["host"] for task in planned["tasks"]}) == 3
+    ended = tflaunch("run", str(example))
+    assert ended.status == 69
+    assert 'there is no engine "ssh" here' in ended.err

@@ -127,6 +127,7 @@ def agent(open_agent: Start) -> Agent:
 @pytest.fixture
 def impatient(open_agent: Start, monkeypatch: pytest.MonkeyPatch) -> Agent:
     monkeypatch.setattr("launcher.engines.local._START", IMPATIENT)
+    monkeypatch.setattr(LocalEngine, "silence", 60.0)
     return open_agent()
 
 
