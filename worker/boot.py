@@ -20,6 +20,7 @@ import time
 TYPE_CHECKING = False  # as typing has it, without the cost of typing
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType, TracebackType
 
@@ -139,6 +140,7 @@ def main() -> None:
             sys.exit("usage: start.py SCRIPT | -m MODULE | --trainer TASK [ARGS...]")
     sys.orig_argv[:] = [*interpreter, *command]
     sys.argv[:] = command
+    sys.meta_path.insert(0, AfterImport)
     try:
         run()
     except SystemExit as leaving:
@@ -231,6 +233,46 @@ def run_as_main(name: str, *, alter_argv: bool = True) -> None:
 
     new_main()
     runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]  # private, and unchanged since 2.6
+
+
+# Where TensorFlow 2.21 needs a hand: module -> the function of sigterm.py that is called with it once it is loaded.
+AFTER_IMPORT = {
+    "tensorflow.python.distribute.collective_all_reduce_strategy": "after_strategy",
+    "tensorflow.python.distribute.failure_handling.failure_handling": "before_handler",
+}
+
+
+class AfterImport:
+    """Finds the modules of AFTER_IMPORT where they are found anyway, and has them changed once they are loaded."""
+
+    @staticmethod
+    def find_spec(
+        name: str, path: "Sequence[str] | None" = None, _target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
+        if name not in AFTER_IMPORT:
+            return None
+        from importlib.machinery import PathFinder
+
+        spec = PathFinder.find_spec(name, path)
+        if spec is not None and spec.loader is not None:
+            change_after(spec.loader, AFTER_IMPORT[name])
+        return spec
+
+
+def change_after(loader: "Loader", function: str) -> None:
+    load = loader.exec_module
+
+    def exec_module(module: "ModuleType") -> None:
+        load(module)
+        from importlib.machinery import SourceFileLoader
+
+        ours = SourceFileLoader("_tflaunch_sigterm", os.path.join(PACKAGE, "sigterm.py"))
+        if ours.name not in sys.modules:
+            sys.modules[ours.name] = type(sys)(ours.name)
+            ours.exec_module(sys.modules[ours.name])
+        getattr(sys.modules[ours.name], function)(module)
+
+    loader.exec_module = exec_module  # type: ignore[method-assign]
 
 
 class PackageFinder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -39,22 +38,11 @@ def build(choice: Choice) -> tf.distribute.Strategy:
 
     match choice.name:
         case "MultiWorkerMirroredStrategy":
-            strategy = tf.distribute.MultiWorkerMirroredStrategy()
-            _take_back_sigterm()
-            return strategy
+            return tf.distribute.MultiWorkerMirroredStrategy()
         case "MirroredStrategy":
             return tf.distribute.MirroredStrategy()
         case "default":
             return tf.distribute.get_strategy()
-
-
-def _take_back_sigterm() -> None:
-    """Have SIGTERM do what Python says it does; by default that is to end the process.
-
-    TensorFlow 2.21 puts a handler of its own in its place with the strategy, for PreemptionCheckpointHandler: without one
-    of those the signal is only logged, and a worker that is told to stop sits out its whole grace period.
-    """
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
 
 
 def _devices(gpus: int) -> str:

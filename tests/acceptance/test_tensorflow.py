@@ -45,6 +45,46 @@ def test_a_training_that_is_told_to_stop_does_not_sit_out_its_grace(tflaunch: Co
     assert "from step" in again.until(r"checkpoints ")
 
 
+SIGTERM_IS_MINE = """
+import signal, sys, time
+import tensorflow as tf
+signal.signal(signal.SIGTERM, lambda *_: (print("saved", flush=True), sys.exit(0)))
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+print("up", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
+def test_sigterm_is_the_programs_own_under_a_strategy(tflaunch: Command) -> None:
+    started = tflaunch.start("run", "-n", "2", "--grace", "1000", tflaunch.script(SIGTERM_IS_MINE))
+    started.until(r"\| up", times=2)
+    started.send(signal.SIGTERM)
+    assert started.end()[0] == 143
+    assert sum("| saved" in line for line in started.seen) == 2
+
+
+PREEMPTION = """
+import tensorflow as tf
+def caught():
+    mask = next(line for line in open("/proc/self/status") if line.startswith("SigCgt")).split()[1]
+    return bool(int(mask, 16) >> 14 & 1)
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+print("strategy", caught())
+with strategy.scope():
+    checkpoint = tf.train.Checkpoint(v=tf.Variable(1.0))
+    handler = tf.distribute.experimental.PreemptionCheckpointHandler(strategy.cluster_resolver, checkpoint, "saved")
+print("handler", caught())
+"""
+
+
+def test_sigterm_is_tensorflows_under_its_preemption_handler(tflaunch: Command) -> None:
+    ended = tflaunch("run", "-n", "2", tflaunch.script(PREEMPTION), timeout=250)
+    assert ended.status == 0, ended.err
+    for worker in range(2):
+        assert {f"worker {worker} | strategy False", f"worker {worker} | handler True"} <= set(ended.lines)
+
+
 KILLED = """
 import os, sys
 import tensorflow as tf
