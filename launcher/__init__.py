@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from launcher.api import Result, launch
 
 __all__ = ["Result", "launch"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> object:

@@ -280,6 +280,13 @@ def _clashes(settings: _Settings, broken: set[str]) -> Iterator[tuple[Layer, Fla
         yield given["args"], Flaw(("args",), "cannot stand beside command", "append them to the command")
     if "ports" in given and not broken & {"ports", "hosts", "workers", "jobs"}:
         yield from ((given["ports"], flaw) for flaw in _ports_suffice(settings))
+    if "engine" in given and settings.value("engine") == "local" and not broken & {"engine", "hosts"}:
+        away = [host.address for host in settings.hosts() if not host.is_this_machine]
+        if away:
+            yield (
+                given["engine"],
+                Flaw(("engine",), f"local runs on this machine alone, but {away[0]} is a host of the run"),
+            )
     if settings.value("private") and not broken & {"hosts"}:
         away = [host.address for host in settings.hosts() if not host.is_this_machine]
         if away:

@@ -47,7 +47,11 @@ class Sink:
     def __init__(self, descriptor: int) -> None:
         self.closed = False
         self._piece: int | None = None
-        mode = os.fstat(descriptor).st_mode
+        try:
+            mode = os.fstat(descriptor).st_mode
+        except OSError:  # whoever embeds us has closed it
+            self.closed, self._own, self.descriptor = True, False, descriptor
+            return
         self._own = not stat.S_ISREG(mode)
         self.descriptor = self._reopen(descriptor) if self._own else descriptor
         if stat.S_ISFIFO(mode):

@@ -4,7 +4,6 @@
     ├── RequestError       2    the request is wrong: usage, configuration, a script that is not there
     │   └── ConfigError    2    cluster.json: all its faults at once, each with its JSON path
     ├── UnavailableError  69    a host, an engine, a port range or a program that is needed is not to be had
-    ├── DeadlineError    124    a deadline passed
     └── Interrupted      130    the user, or the system, asked the launcher to stop (128 + signal)
 
 A worker's own failure is no exception of ours: it is a Verdict, and its status is the run's.
@@ -67,12 +66,6 @@ class UnavailableError(TflaunchError):
     """Something outside the request is missing: a host, an engine, a free port, a program."""
 
     exit_status = 69
-
-
-class DeadlineError(TflaunchError):
-    """A deadline passed before the run was where it had to be."""
-
-    exit_status = 124
 
 
 class Interrupted(TflaunchError):

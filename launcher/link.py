@@ -45,6 +45,8 @@ class Link:
     def order(self, what: str, **fields: object) -> None:
         """Queue an order. The loop sends all that is queued at once before it waits, so that N spawns are one read."""
         self._writer.control({"do": what, **fields})
+        if what in {"stop", "kill", "bye"}:
+            self.channel.wake()
 
     def flush(self) -> None:
         """Send what is queued; a broken pipe shows itself as EOF on the other descriptor, with the reason."""
@@ -67,7 +69,7 @@ class Link:
                     yield events.TaskOutput(task, payload)
                 else:
                     yield from self._understand(json.loads(payload))
-        except wire.WireError as error:
+        except (wire.WireError, ValueError, KeyError) as error:
             yield from self.give_up(f"sent something that is no frame of ours ({error})")
 
     def give_up(self, why: str | None) -> Iterator[events.Event]:

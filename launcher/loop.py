@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _HEARTBEAT = 2.0
+_LONGEST_WAIT = 86_400.0
 
 
 class Loop:
@@ -114,7 +115,8 @@ class Loop:
         moments = [*self._timers.values()]
         if self._silence is not None:
             moments.append(self._beat + _HEARTBEAT)
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        # epoll counts milliseconds in an int: some 24 days are as long as it can wait.
+        return min(_LONGEST_WAIT, max(0.0, min(moments) - time.monotonic())) if moments else None
 
     def _on_time(self) -> Iterator[events.Event]:
         now = time.monotonic()

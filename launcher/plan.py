@@ -24,7 +24,9 @@ BOOT = Path(__file__).resolve().parent.parent / "worker" / "start.py"
 UNLEASED = "<leased>"
 HIDDEN = "********"
 
-_SECRET = re.compile(r"(?i)secret|token|passw|credential|api_?key|access_?key|private_?key|auth|cookie|session_?key")
+_SECRET = re.compile(
+    r"(?i)secret|passw|passphrase|credential|cookie|pgpass|token$|(^|_)(key|token|auth|pat|dsn)(_|$)|(api|access|private)key"
+)
 
 
 class Launch(NamedTuple):
@@ -74,7 +76,7 @@ class Plan:
         counts = Counter(launch.task.job for launch in self.launches)
         what = ", ".join(f"{count} {job}{'s' if count > 1 and job != 'ps' else ''}" for job, count in counts.items())
         hosts = len({launch.task.host for launch in self.launches})
-        where = "this machine" if self.config.engine == "local" else f"{hosts} hosts"
+        where = "this machine" if self.config.engine == "local" else f"{hosts} host{'s' if hosts > 1 else ''}"
         return f"{self.config.name}: {what} on {where}"
 
     def as_json(self) -> dict[str, object]:
@@ -193,7 +195,7 @@ def _thread_limits(task: Task) -> dict[str, str]:
 
 def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) -> list[str]:
     notes = []
-    if exposed := sorted({address for host in hosts for address in host.exposed}):
+    if not config.private and (exposed := sorted({address for host in hosts for address in host.exposed})):
         notes.append(
             f"TensorFlow's servers listen on {', '.join(exposed)} too, and ask for no password; --private keeps them in"
         )
@@ -202,8 +204,7 @@ def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) 
         there = len(host.gpus or ())
         if config.gpus_per_task is None and 0 < there < computing:
             notes.append(
-                f"{host.address}: {there} GPUs cannot be shared by {computing} tasks, so none uses them;"
-                f" -n {there} would"
+                f"{host.address}: {computing} tasks cannot share {there} GPU{'s' if there > 1 else ''}, so none uses any"
             )
     return notes
 

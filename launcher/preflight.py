@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from launcher.config import Module, Program, Script, Trainer
 from launcher.errors import RequestError, UnavailableError
+from launcher.schema import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.machinery import ModuleSpec
 
     from launcher.config import ClusterConfig
 
@@ -32,7 +34,11 @@ def check(config: ClusterConfig) -> None:
 
 def interpreter(config: ClusterConfig) -> str:
     """The Python that runs the workers: the one that was asked for, else the one that runs the launcher."""
-    return config.python or sys.executable
+    if config.python is None:
+        return sys.executable
+    # A path starts where tflaunch is run, the worker in its own directory. Not resolved further: that would lead out of a
+    # virtual environment.
+    return os.path.abspath(config.python) if "/" in config.python else config.python  # noqa: PTH100
 
 
 def forwarded(config: ClusterConfig, environment: Mapping[str, str]) -> dict[str, str]:
@@ -67,7 +73,7 @@ def _check_ports(config: ClusterConfig) -> None:
 
 
 def _check_python(config: ClusterConfig) -> None:
-    if config.python is not None and _which(config.python, config) is None:
+    if config.python is not None and _which(interpreter(config), config) is None:
         raise RequestError(f"no such Python interpreter: {config.python}")
 
 
@@ -76,11 +82,19 @@ def _check_command(config: ClusterConfig) -> None:
         case Script(path):
             _check_script(config, path)
         case Module(name) if config.python is None:
-            _check_module(name, config.cwd or str(Path.cwd()))
+            _check_module(name, config)
         case Program(argv):
             _check_program(config, argv[0])
-        case Trainer() if config.python is None:
-            _check_tensorflow()
+        case Trainer(task):
+            _check_training(task)
+            if config.python is None:
+                _check_tensorflow()
+
+
+def _check_training(task: str) -> None:
+    names = sorted(path.stem for path in _OUR_TRAINER.with_name("tasks").glob("[a-z]*.py"))
+    if task not in names:
+        raise RequestError(f"no training is called {task}", nearest(task, names) or f"there is {', '.join(names)}")
 
 
 def _check_script(config: ClusterConfig, given: str) -> None:
@@ -95,20 +109,34 @@ def _check_script(config: ClusterConfig, given: str) -> None:
         raise RequestError(f"not readable: {given}")
 
 
-def _check_module(name: str, folder: str) -> None:
+def _check_module(name: str, config: ClusterConfig) -> None:
     """Look for the module as ``python -m`` would, but without importing anything of the user's here."""
-    path: list[str] | None = [folder, *sys.path]
+    try:
+        folder = config.cwd or str(Path.cwd())
+    except FileNotFoundError:
+        raise RequestError("the current directory does not exist any more") from None
+    added = [os.path.join(folder, entry) for entry in config.env.get("PYTHONPATH", "").split(":") if entry]  # noqa: PTH118
+    path: list[str] | None = [folder, *added, *sys.path]
     parts = name.split(".")
-    for depth, part in enumerate(parts, start=1):
+    for depth in range(1, len(parts) + 1):
         whole = ".".join(parts[:depth])
-        spec = None if path is None else PathFinder.find_spec(whole if depth == 1 else f"{whole}", path)
-        if spec is None and not (depth == 1 and part in sys.builtin_module_names):
+        spec = _spec(whole, path, top=depth == 1)
+        if spec is None:
             raise RequestError(f"no module named {whole}", f"looked in {folder} and where {sys.executable} looks")
-        path = list(spec.submodule_search_locations) if spec and spec.submodule_search_locations else None
+        path = list(spec.submodule_search_locations) if spec.submodule_search_locations else None
     if path is not None and PathFinder.find_spec(f"{name}.__main__", path) is None:
         raise RequestError(f"{name} is a package and cannot be run: it has no __main__.py")
-    if parts[0] == "worker" and spec is not None and spec.origin == str(_OUR_TRAINER):
+    if spec is not None and spec.origin == str(_OUR_TRAINER):
         _check_tensorflow()
+
+
+def _spec(name: str, path: list[str] | None, *, top: bool) -> ModuleSpec | None:
+    spec = None if path is None else PathFinder.find_spec(name, path)
+    if spec is not None or not top:
+        return spec
+    # Editable installs and built-in modules are found by finders of their own.
+    found = (finder.find_spec(name, None) for finder in sys.meta_path)
+    return next((one for one in found if one is not None), None)
 
 
 _OUR_TRAINER = Path(__file__).resolve().parent.parent / "worker" / "__init__.py"

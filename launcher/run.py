@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from launcher import engines, preflight
-from launcher.agent.kernel import allow_descriptors
+from launcher.agent import kernel
 from launcher.run_dir import RunDir
+from launcher.version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from launcher.config import ClusterConfig
     from launcher.console import Console
     from launcher.outcome import Outcome
@@ -27,17 +30,20 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
     preflight.check(config)
     forwarded = preflight.forwarded(config, os.environ)
     _check_devices(config, engine)
-    run_dir = RunDir.create(Path(config.run_dir), config.name, console.say)
+    run_dir = RunDir.named(Path(config.run_dir), config.name, console.say)
     try:
+        run_dir.make()
         outcome = _run_in(run_dir, config, engine, forwarded, console)
         run_dir.write("outcome.json", outcome.as_json())
     except (Exception, KeyboardInterrupt) as error:
         from launcher.outcome import failure
 
-        run_dir.write("outcome.json", failure(error))
+        if run_dir.path.is_dir():
+            run_dir.write("outcome.json", failure(error))
         raise
     finally:
         run_dir.close()
+        kernel.restore_descriptors()
     return outcome
 
 
@@ -56,7 +62,7 @@ def _run_in(
     run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console
 ) -> Outcome:
     channels = engines.open_all(engine, config, run_dir)
-    allow_descriptors()
+    kernel.allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
     from launcher import outcome, placement, plan
     from launcher.attempt import Attempt
@@ -70,10 +76,15 @@ def _run_in(
         ports = cluster.lease(placement.dialled(tasks))
         python = preflight.interpreter(config)
         whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports)
-        run_dir.write("run.json", whole.as_json())
+        run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
         console.introduce(whole, run_dir.path)
         supervisor = Attempt(whole, cluster, loop, run_dir, console).run()
     return outcome.conclude(whole, supervisor, run_dir)
+
+
+def _versions(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Of tflaunch, and of each agent's Python."""
+    return {"tflaunch": __version__} | {f"agent on {host}": f"Python {one['python']}" for host, one in facts.items()}
 
 
 def preview(config: ClusterConfig) -> Plan:

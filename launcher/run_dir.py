@@ -32,32 +32,35 @@ _TAIL = 64 << 10
 class RunDir:
     """One run's directory. ``warn`` is called, once a file, with a line for the user when writing fails."""
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], object]) -> None:
         self.path = path
         self._warn = warn
         self._logs: dict[str, AppendOnly] = {}
         self._events = AppendOnly(path / "events.jsonl", warn)
 
     @classmethod
-    def create(cls, base: Path, name: str, warn: Callable[[str], None]) -> RunDir:
-        """Make a new one below ``base`` and point ``base/latest`` to it.
+    def named(cls, base: Path, name: str, warn: Callable[[str], object]) -> RunDir:
+        """A new one below ``base``, which ``make`` will make."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        return cls(base / f"{name}-{stamp}-{os.urandom(3).hex()}", warn)
+
+    def make(self) -> None:
+        """Make the directory and point ``latest`` beside it to it.
 
         Raises:
             RequestError: nothing can be written there.
         """
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        path = base / f"{name}-{stamp}-{os.urandom(3).hex()}"
+        base = self.path.parent
         try:
             base.mkdir(parents=True, exist_ok=True)
-            path.mkdir(mode=0o700)
+            self.path.mkdir(mode=0o700)
             for part in ("attempt-0", "agents"):
-                (path / part).mkdir(mode=0o700)
+                (self.path / part).mkdir(mode=0o700)
         except OSError as error:
             raise RequestError(
                 f"cannot keep the run under {base}: {error.strerror}", "choose another place with --run-dir"
             ) from None
-        _point(base / "latest", path.name)
-        return cls(path, warn)
+        _point(base / "latest", self.path.name)
 
     def log_path(self, slug: str) -> Path:
         """Where the output of the task ``slug`` goes."""
@@ -104,7 +107,7 @@ class RunDir:
 class AppendOnly:
     """A file that takes every byte, and says so when it cannot: training outlives a full disk."""
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], object]) -> None:
         self._path = path
         self._warn = warn
         self._descriptor: int | None = None
@@ -151,4 +154,7 @@ def _point(link: Path, target: str) -> None:
     with suppress(OSError):
         fresh = link.with_name(f".latest-{os.getpid()}-{os.urandom(2).hex()}")
         fresh.symlink_to(target)
-        fresh.replace(link)
+        try:
+            fresh.replace(link)
+        except OSError:  # somebody's own directory is called so
+            fresh.unlink()

@@ -113,10 +113,13 @@ def _blame(cause: Ending, suspects: Sequence[Ending], fates: Mapping[int, Fate])
 
 
 def _exit_status(ending: Ending) -> int:
-    assert ending.exited is not None  # noqa: S101 - only what has ended is a suspect
-    if ending.exited.signal is not None:
-        return 128 + ending.exited.signal
-    return ending.exited.status or 1
+    exited, error = ending.exited, ending.error or {}
+    assert exited is not None  # noqa: S101 - only what has ended is a suspect
+    if exited.sent and exited.signal is not None:
+        # It had failed, and was on its way out when our signal cut that short: 1 is what Python makes of an exception.
+        status = error.get("status")
+        return status if isinstance(status, int) and 0 < status < 256 else 1
+    return exited.status or 1 if exited.signal is None else 128 + exited.signal
 
 
 def _interrupted(interruption: Interruption, fates: Mapping[int, Fate]) -> Verdict:
@@ -137,8 +140,10 @@ def explain(ending: Ending) -> str:
             return f"{said} ({where})" if where else said
         case {"kind": "not-started", "step": step, "error": error}:
             return f"could not {step}: {error}"
-        case {"kind": "exit", "text": str(text)} if text:
+        case {"kind": "exit", "text": str(text)} if text.strip():
             return f"exited: {text.strip().splitlines()[0]}"
+        case {"kind": "exit", "status": int(status)}:
+            return f"exited with status {status}"
     return _explain_exit(ending.exited)
 
 

@@ -95,7 +95,7 @@ class TestBuild:
             ({"hosts": [{"address": "a"}, {"address": "b"}], "workers": 8}, "workers", 8),
             ({"hosts": [{"address": "localhost"}]}, "engine", "local"),
             ({"hosts": [{"address": "localhost"}, {"address": "b"}]}, "engine", "ssh"),
-            ({"hosts": [{"address": "b"}], "engine": "local"}, "engine", "local"),
+            ({"hosts": [{"address": "b"}], "engine": "other"}, "engine", "other"),
             ({"hosts": [{"address": "a", "cores": [3, 1]}]}, "hosts", (HostSpec("a", cores=(3, 1)),)),
             ({"hosts": [{"address": "fe80::1%eth0"}]}, "hosts", (HostSpec("fe80::1%eth0"),)),
             ({"ports": "20000-20001"}, "ports", (20000, 20001)),

@@ -261,7 +261,11 @@ class TestColour:
         console.introduce(make_plan(workers=1), RUN_DIR)
         console.output(0, b"x\n")
         console.flush()
-        return os.read(ours, 4096)
+        found = b""
+        # A terminal hands over what it has, which need not be all that was written.
+        while not found.endswith(b"x\r\n"):
+            found += os.read(ours, 4096)
+        return found
 
     def test_on_a_terminal(self, terminal: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("NO_COLOR", raising=False)

@@ -66,7 +66,7 @@ class TestLocal:
         channel = self.open(log)
         os.read(channel.stdout, 1)
         channel.kill()
-        assert channel.wait() == "killed by SIGTERM"
+        assert channel.wait() == "killed by SIGKILL"
         channel.kill()
         channel.close()
 

@@ -6,7 +6,6 @@ import pytest
 
 from launcher.errors import (
     ConfigError,
-    DeadlineError,
     Fault,
     Interrupted,
     RequestError,
@@ -21,7 +20,6 @@ from launcher.errors import (
         (RequestError("m"), 2),
         (ConfigError("cluster.json", ()), 2),
         (UnavailableError("m"), 69),
-        (DeadlineError("m"), 124),
         (Interrupted(signal.SIGINT), 130),
         (Interrupted(signal.SIGTERM), 143),
     ],

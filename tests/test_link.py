@@ -27,6 +27,9 @@ class Wire:
         self.deeds.append("wait")
         return "it ended with status 3"
 
+    def wake(self) -> None:
+        pass
+
     def kill(self) -> None:
         self.deeds.append("kill")
 

@@ -31,6 +31,9 @@ class Wire:
     def wait(self) -> str:
         return "it ended with status 3"
 
+    def wake(self) -> None:
+        pass
+
     def kill(self) -> None:
         """Nothing carries this one."""
 

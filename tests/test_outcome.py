@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from launcher.supervisor import Supervisor
 from launcher.verdict import Fate, Verdict
 
 RUN_DIR = Path("/runs/t-1")
+
+
+def create(base: Path, name: str, warn: Callable[[str], object]) -> RunDir:
+    run_dir = RunDir.named(base, name, warn)
+    run_dir.make()
+    return run_dir
 
 
 def task(index: int, job: str = "worker") -> Task:
@@ -138,7 +145,7 @@ def test_a_run_without_a_verdict(error: BaseException, status: str, exit_status:
 class TestConclude:
     @pytest.fixture
     def run_dir(self, tmp_path: Path) -> RunDir:
-        return RunDir.create(tmp_path, "t", pytest.fail)
+        return create(tmp_path, "t", pytest.fail)
 
     @pytest.fixture
     def supervisor(self) -> Supervisor:

@@ -174,7 +174,7 @@ class TestNotes:
     def test_gpus_that_cannot_be_shared(self, settings: dict[str, Any], expected: int) -> None:
         notes = make(hosts=(Host("127.0.0.1", gpus=("0", "1")),), **settings).notes
         assert len(notes) == expected
-        assert all("2 GPUs cannot be shared by 3 tasks" in note and "-n 2" in note for note in notes)
+        assert all("3 tasks cannot share 2 GPUs" in note for note in notes)
 
 
 class TestPlan:

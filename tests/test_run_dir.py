@@ -14,8 +14,14 @@ from launcher.events import AgentLost, TaskExited, TaskStarted
 from launcher.run_dir import AppendOnly, RunDir, last_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+
+def create(base: Path, name: str, warn: Callable[[str], object]) -> RunDir:
+    run_dir = RunDir.named(base, name, warn)
+    run_dir.make()
+    return run_dir
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def warnings() -> list[str]:
 
 @pytest.fixture
 def run_dir(tmp_path: Path, warnings: list[str]) -> Iterator[RunDir]:
-    made = RunDir.create(tmp_path / "runs", "t", warnings.append)
+    made = create(tmp_path / "runs", "t", warnings.append)
     yield made
     made.close()
 
@@ -52,7 +58,7 @@ class TestCreate:
 
     def test_latest_points_to_the_newest(self, run_dir: RunDir, warnings: list[str]) -> None:
         base = run_dir.path.parent
-        second = RunDir.create(base, "t", warnings.append)
+        second = create(base, "t", warnings.append)
         assert (base / "latest").resolve() == second.path.resolve()
         assert {path.name for path in base.iterdir()} == {run_dir.path.name, second.path.name, "latest"}
 
@@ -63,13 +69,13 @@ class TestCreate:
     def test_a_latest_that_is_no_link_of_ours_does_not_fail_the_run(self, tmp_path: Path, warnings: list[str]) -> None:
         (tmp_path / "latest").mkdir()
         (tmp_path / "latest" / "mine").touch()
-        assert RunDir.create(tmp_path, "t", warnings.append).path.is_dir()
+        assert create(tmp_path, "t", warnings.append).path.is_dir()
         assert (tmp_path / "latest" / "mine").exists()
 
     def test_a_place_that_cannot_be_written(self, tmp_path: Path, warnings: list[str]) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(RequestError, match=r"cannot keep the run under .*/file/runs: Not a directory\n.*--run-dir"):
-            RunDir.create(tmp_path / "file" / "runs", "t", warnings.append)
+            create(tmp_path / "file" / "runs", "t", warnings.append)
 
 
 class TestFiles:

@@ -99,7 +99,7 @@ class TestCause:
     def test_a_worker_that_had_failed_before_it_was_stopped_did_fail(self) -> None:
         hanging = ending(0, signal=9, sent=("SIGTERM", "SIGCONT", "SIGKILL"), at=40.0, error=raised(9.0))
         verdict = judge([hanging, ending(1, 1, at=10.0, error=echo(9.5))])
-        assert (verdict.cause, verdict.exit_status) == (Task(0, "worker", 0, "h0"), 137)
+        assert (verdict.cause, verdict.exit_status) == (Task(0, "worker", 0, "h0"), 1)
         assert verdict.reason == "ValueError: bad"
 
     def test_a_worker_that_obeys_and_ends_well_is_done(self) -> None:
@@ -122,6 +122,15 @@ class TestCause:
         evaluator = ending(2, 3, at=1.0, job="evaluator")
         assert judge([ending(0, 5, at=9.0), stopped(1), evaluator]).exit_status == 5
         assert judge([ending(0), ending(1), evaluator]).exit_status == 3
+
+    def test_a_cause_that_was_still_on_its_way_out_when_it_was_stopped(self) -> None:
+        late = ending(0, signal=15, at=12.0, sent=("SIGTERM", "SIGCONT"), error={**raised(9.0), "after_stop": False})
+        assert judge([late, ending(1, 3, at=10.0)]).exit_status == 1
+        leaving = {"kind": "exit", "status": 7, "text": "", "time": 9.0, "after_stop": False}
+        verdict = judge(
+            [ending(0, signal=15, at=12.0, sent=("SIGTERM",), error=leaving), ending(1, 7, at=10.0, error=leaving)]
+        )
+        assert (verdict.exit_status, verdict.reason, len(verdict.alike)) == (7, "exited with status 7", 1)
 
 
 class TestInterruption:

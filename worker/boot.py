@@ -309,7 +309,8 @@ def error_record(error: BaseException) -> "dict[str, object]":
     import traceback
 
     error.__traceback__ = without_boot(error.__traceback__)
-    message = text_of(error)
+    # A SyntaxError's text repeats the place, which has a field of its own.
+    message = text_of(error.msg if isinstance(error, SyntaxError) else error)
     # TensorFlow repeats a failure for each peer that it passed, over pages; the frames are worth more than those.
     short = message[: LINE_LIMIT // 4]
     return {

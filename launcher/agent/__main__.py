@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .ports import Lease
 
 HEARTBEAT = 2.0
+_LONGEST_WAIT = 86_400.0
 # What is held for a slow launcher before the workers have to wait for it.
 _HIGH, _LOW = 8 << 20, 2 << 20
 # How long descendants of a worker that is gone may hold its pipes.
@@ -118,9 +119,6 @@ class Agent:
     def _on_output(self, process: Process, descriptor: int) -> None:
         if data := os.read(descriptor, wire.CHUNK):
             self._writer.output(process.number, data)
-            if process.drain_by is not None:
-                # The agent itself may have been suspended for longer than that.
-                process.drain_by = time.monotonic() + _DRAIN
             if self._writer.pending > _HIGH:
                 self._flush()
                 self._hold_back()
@@ -175,14 +173,18 @@ class Agent:
         moments = [] if self._silence is None else [self._beat + HEARTBEAT]
         for process in self._processes.values():
             moments += [at for at in (process.kill_at, process.drain_by) if at is not None]
-        return max(0.0, min(moments) - time.monotonic()) if moments else None
+        # epoll counts milliseconds in an int: some 24 days are as long as it can wait.
+        return min(_LONGEST_WAIT, max(0.0, min(moments) - time.monotonic())) if moments else None
 
     def _on_time(self) -> None:
         now = time.monotonic()
         for process in self._processes.values():
             if process.kill_at is not None and now >= process.kill_at:
                 process.kill()
-            if process.drain_by is not None and now >= process.drain_by:
+            if process.drain_by is not None and now > process.drain_by + _DRAIN:
+                # So late only after the agent itself had been suspended: there may be much in the pipes.
+                process.drain_by = now + _DRAIN
+            elif process.drain_by is not None and now >= process.drain_by:
                 self._give_up_draining(process)
         # Where nobody would take silence for death, nobody is woken to break it.
         if self._silence is not None and now - self._beat >= HEARTBEAT:

@@ -63,10 +63,12 @@ def allow_descriptors() -> None:
 
 def restore_descriptors() -> None:
     """Go back to the limit from before ``allow_descriptors``: a worker gets what its user has."""
+    global _descriptors  # noqa: PLW0603 - see above
     if _descriptors is not None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_NOFILE, _descriptors)
+        _descriptors = None
 
 
 def widen(pipe: int) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # The descriptor on which a worker tells more than its output does; the environment names it, so it may move one day.
 CONTROL_FD = 3
+_LONGEST_RECORD = 1 << 16
 # The marker by which a stray descendant is known as one of ours, whatever session it made itself.
 MARKER = "TFLAUNCH_PROCESS"
 
@@ -84,11 +85,15 @@ class Process:
 
     def reports(self, data: bytes) -> Iterator[dict[str, object]]:
         """Cut what came on the control descriptor into records; what is no JSON object is not for us."""
-        *lines, self._lines = (self._lines + data).split(b"\n")
+        *lines, rest = (self._lines + data).split(b"\n")
+        # Anybody may write here: what never ends is no line, and what is no time is none.
+        self._lines = rest if len(rest) <= _LONGEST_RECORD else b""
         for line in lines:
-            with suppress(ValueError):
+            with suppress(ValueError, RecursionError):
                 record = json.loads(line)
                 if isinstance(record, dict):
+                    if not _is_time(record.get("time", 0.0)):
+                        del record["time"]
                     yield record
 
     def obituary(self) -> dict[str, object]:
@@ -132,6 +137,7 @@ def _become(
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         # All others are the agent's, and the kernel refuses to exec with more than the limit that is set next (6.18).
+        ends = (ends[0], CONTROL_FD)
         os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
         kernel.restore_descriptors()
         if cwd is not None:
@@ -150,7 +156,7 @@ def _become(
             "errno": error.errno,
             "time": time.time(),
         }
-        os.write(CONTROL_FD, json.dumps(record).encode() + b"\n")
+        os.write(ends[1], json.dumps(record).encode() + b"\n")
     finally:
         os._exit(127)
 
@@ -167,6 +173,11 @@ def _above(descriptor: int) -> int:
     import fcntl
 
     return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, CONTROL_FD + 1)
+
+
+def _is_time(value: object) -> bool:
+    """Whether it can be seconds since the epoch; NaN and infinity cannot."""
+    return isinstance(value, int | float) and 0 <= value < 1e11
 
 
 def _oom_kills() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from io import TextIOWrapper
@@ -10,8 +11,8 @@ from typing import Any, NoReturn
 
 import click
 
-from launcher import __version__
-from launcher.errors import TflaunchError
+from launcher.errors import Interrupted, TflaunchError
+from launcher.version import __version__
 
 _COMMANDS = {
     "run": "Run a script, a module or any command as a cluster.",
@@ -56,6 +57,10 @@ def main() -> NoReturn:
     if sys.platform == "win32":
         sys.exit("tflaunch runs on Linux and macOS; on Windows use it inside WSL")
     _open_standard_streams()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            # Until the loop takes them over: whatever is under way ends in its own words, not in silence.
+            signal.signal(number, _interrupt)
     status = _status()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
@@ -79,6 +84,16 @@ def _open_standard_streams() -> None:
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
+def _interrupt(number: int, _frame: object) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _let_signals_end() -> None:
+    """From here on there are only last words, which a frozen terminal may hold up."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def _status() -> int:
     """Run the command. Every error of ours ends in its message and its exit status, without a traceback."""
     try:
@@ -87,8 +102,11 @@ def _status() -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        _let_signals_end()
+        click.echo("tflaunch: interrupted by SIGINT", err=True)
         return 130
     except TflaunchError as error:
+        _let_signals_end()
         click.echo(f"tflaunch: {error}", err=True)
         return error.exit_status
     except BrokenPipeError:

@@ -95,8 +95,8 @@ def _environment(whole: Plan) -> Table:
 
 
 def _values(name: str, launches: tuple[Launch, ...]) -> str:
-    values = [launch.shown_env()[name] for launch in launches if name in launch.env]
-    return values[0] if len(set(values)) == 1 else ", ".join(value or '""' for value in values)
+    values = [launch.shown_env().get(name, "-") or '""' for launch in launches]
+    return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 
 def _why(name: str, launches: tuple[Launch, ...]) -> str:

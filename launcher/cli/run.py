@@ -33,10 +33,19 @@ def run(ctx: click.Context, /, module: bool, **given: Any) -> int:
 
 def execute(config: ClusterConfig) -> int:
     """Run a configuration on the terminal; returns the exit status."""
+    from launcher.agent import guard, kernel, strays
     from launcher.console import Console
     from launcher.run import run as run_cluster
 
-    with Console(config.output) as console:
-        outcome = run_cluster(config, console)
-        console.tell(outcome)
+    # Should guard and loop of the agent be killed together, what they leave comes to us. Children that this process had
+    # before it became tflaunch (a shell's exec) are not ours to end.
+    ours = not strays.children()
+    kernel.adopt_orphans()
+    try:
+        with Console(config.output) as console:
+            outcome = run_cluster(config, console)
+            console.tell(outcome)
+    finally:
+        if ours:
+            guard.end_descendants()
     return outcome.verdict.exit_status

@@ -32,6 +32,9 @@ class Channel(Protocol):
     def kill(self) -> None:
         """End what carries the agent, at once."""
 
+    def wake(self) -> None:
+        """Have a suspended agent go on, where that is in our power."""
+
     def close(self) -> None:
         """Close the descriptors."""
 
@@ -97,7 +100,7 @@ def open_all(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str
         for host in config.hosts:
             log = run_dir.agent_log(host.address)
             channels[host.address] = engine.open(host, private=config.private, log=log)
-    except UnavailableError:
+    except BaseException:
         for channel in channels.values():
             channel.close()
             channel.wait()

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from launcher.config import HostSpec
 
+# What the agent relies on, whatever whoever started us had blocked or ignored.
+_DEFAULTS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+# The guard gives the last descendants 5 s (agent/guard.py).
+_PATIENCE = 8.0
 _SIGNALS = frozenset(int(number) for number in signal.Signals)
 
 # -I and -S: the agent needs none of the user's settings and packages, and starts in half the time without them. The
@@ -38,19 +43,41 @@ class LocalChannel:
         self._reaped = False
 
     def wait(self) -> str:
-        """Reap the agent's guard."""
-        _, status = os.waitpid(self.pid, 0)
+        """Reap the agent's guard; one that does not go by itself is suspended, and is killed."""
+        status = self._reap(time.monotonic() + _PATIENCE)
         self._reaped = True
+        if status is None:
+            return "it ended"
         code = os.waitstatus_to_exitcode(status)
         # Its guard says 128 + signal when a signal ended the agent's loop, as a shell does.
         number = -code if code < 0 else code - 128
         return f"killed by {signal.Signals(number).name}" if number in _SIGNALS else f"it ended with status {code}"
 
     def kill(self) -> None:
-        """SIGTERM: the guard's death makes the kernel tell the loop, which takes every worker along."""
+        """End the guard, which makes the kernel tell the loop, which takes every worker along."""
+        self.wake()
         if not self._reaped:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGTERM)
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wake(self) -> None:
+        """Have guard and loop go on, should somebody have suspended them: a suspended agent obeys no order."""
+        if not self._reaped:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGCONT)
+
+    def _reap(self, deadline: float) -> int | None:
+        # None: whoever embeds us has SIGCHLD ignored, and the kernel keeps no status.
+        with suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    return status
+                self.wake()
+                time.sleep(0.002)
+            self.kill()
+            return os.waitpid(self.pid, 0)[1]
+        return None
 
     def close(self) -> None:
         """Close both pipes; EOF tells the agent that nobody needs it any more."""
@@ -78,12 +105,14 @@ class LocalEngine:
         to_agent, stdin = os.pipe()
         stdout, from_agent = os.pipe()
         widen(stdout)
-        stderr = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        stderr = _open_log(log)
         wiring = [
             (os.POSIX_SPAWN_DUP2, source, target) for source, target in ((to_agent, 0), (from_agent, 1), (stderr, 2))
         ]
         try:
-            pid = os.posix_spawn(sys.executable, argv, os.environ, file_actions=wiring, setsid=True)
+            pid = os.posix_spawn(
+                sys.executable, argv, os.environ, file_actions=wiring, setsid=True, setsigmask=[], setsigdef=_DEFAULTS
+            )
         except OSError as error:
             os.close(stdin)
             os.close(stdout)
@@ -97,3 +126,11 @@ class LocalEngine:
         """This machine is here to be looked at."""
         del host
         return facts.gather()
+
+
+def _open_log(log: Path) -> int:
+    try:
+        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError:
+        # On a full disk the agent's complaints are the least of it.
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -37,7 +37,7 @@ FILES = {
         (["run", "-n", "3", "--ports", "20000-20001", "noop.py"], 2, "--ports: hold 2 ports, but one host needs 3"),
         (["run", "--ports", "20001-20000", "noop.py"], 2, "--ports: run backwards"),
         (["run", "-e", "NOT_SET_ANYWHERE", "noop.py"], 2, "not set here: NOT_SET_ANYWHERE"),
-        (["run", "--gpus-per-task", "64", "noop.py"], 2, "64 with 64 each"),
+        (["run", "--gpus-per-task", "64", "noop.py"], 2, "1 with 64 each"),
         (["run", "--run-dir", "/proc/nowhere", "noop.py"], 2, "cannot keep the run under /proc/nowhere"),
         (["run", "--python", "nosuchpython", "noop.py"], 2, "no such Python interpreter: nosuchpython"),
         (["run", "--cwd", "nowhere", "noop.py"], 2, "no such working directory: nowhere"),
@@ -54,7 +54,7 @@ def test_message_and_status(tflaunch: Command, args: list[str], status: int, wor
     before = sorted(tflaunch.cwd.rglob("*"))
     ended = tflaunch(*args)
     assert ended.status == status, ended.err
-    assert words.replace("64 with 64", "1 with 64") in ended.err
+    assert words in ended.err
     assert "Traceback" not in ended.err
     assert ended.out == b""
     assert sorted(tflaunch.cwd.rglob("*")) == before

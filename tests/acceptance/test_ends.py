@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import Command, gone, living
+from tests.acceptance.conftest import PATIENCE, TFLAUNCH, Command, gone, living
 
 WAIT = "import time; print('up', flush=True); time.sleep(1000)"
 FIRST_FAILS = """
@@ -138,7 +138,7 @@ time.sleep({0})
 """
 
 
-@pytest.mark.parametrize("victim", ["launcher", "loop", "guard", "launcher and loop", "a worker"])
+@pytest.mark.parametrize("victim", ["launcher", "loop", "guard", "launcher and loop", "guard and loop", "a worker"])
 def test_nobody_survives_a_kill(tflaunch: Command, victim: str) -> None:
     lifetime = str(100_000 + os.getpid())
     started = tflaunch.start("run", "-n", "2", tflaunch.script(BREEDER.format(lifetime)))
@@ -146,6 +146,7 @@ def test_nobody_survives_a_kill(tflaunch: Command, victim: str) -> None:
     guard, loop = started.agent()
     victims = {
         "launcher": [started.pid], "loop": [loop.pid], "guard": [guard.pid], "launcher and loop": [started.pid, loop.pid],
+        "guard and loop": [guard.pid, loop.pid],
         "a worker": [child.pid for child in loop.children() if "script.py" in child.cmdline()][:1],
     }  # fmt: skip
     for pid in victims[victim]:
@@ -153,7 +154,7 @@ def test_nobody_survives_a_kill(tflaunch: Command, victim: str) -> None:
 
     started.process.wait(timeout=30)
     gone(lambda: [*tflaunch.left(), *living(lambda process: lifetime in process.cmdline())])
-    if victim in {"loop", "guard"}:
+    if victim in {"loop", "guard", "guard and loop"}:
         assert started.process.returncode == 69
         assert "the agent on 127.0.0.1 was lost: killed by SIGKILL" in started.end()[1]
     if victim == "a worker":
@@ -188,3 +189,64 @@ def test_out_of_memory_is_told_as_such(tflaunch: Command) -> None:
         group.rmdir()
     assert ended.status == 137
     assert "worker 1 failed first, on 127.0.0.1: killed by the kernel: out of memory" in ended.err
+
+
+def test_a_signal_at_any_moment_of_the_start_leaves_an_outcome(tflaunch: Command) -> None:
+    for _ in range(5):
+        before = tflaunch.runs()
+        started = tflaunch.start("run", "-n", "2", "--", "sleep", "1000")
+        while not (new := tflaunch.runs() - before):
+            assert started.process.poll() is None
+        started.send(signal.SIGTERM)
+        status, err = started.end()
+        assert status == 143, err
+        assert "interrupted by SIGTERM" in err
+        assert json.loads((new.pop() / "outcome.json").read_text())["status"] == "interrupted"
+
+
+def test_garbage_on_the_control_descriptor_harms_nobody(tflaunch: Command) -> None:
+    text = r"""
+import os
+os.write(3, b"[" * 60000 + b"\n\xff\xfe\n[]\n{}\n" + b'{"kind": "error", "time": "now"}\n{"kind": 7}\n')
+for _ in range(100):
+    os.write(3, b"x" * 4096)
+os.write(3, b"\n")
+"""
+    ended = tflaunch("run", "-n", "2", tflaunch.script(text))
+    assert ended.status == 0, ended.err
+
+
+def test_times_longer_than_the_system_can_wait(tflaunch: Command) -> None:
+    assert tflaunch("run", "--timeout", "900000000", "--grace", "900000000", "--", "true").status == 0
+
+
+@pytest.mark.parametrize("message", ["\n", ""])
+def test_an_exit_with_nothing_to_say(tflaunch: Command, message: str) -> None:
+    ended = tflaunch("run", tflaunch.script(f"import sys; sys.exit({message!r})"))
+    assert ended.status == 1
+    assert "exited with status 1" in ended.err
+
+
+@pytest.mark.parametrize("frozen", ["guard", "loop", "both"])
+def test_a_suspended_agent_cannot_keep_a_run_alive(tflaunch: Command, frozen: str) -> None:
+    started = tflaunch.start("run", "-n", "2", tflaunch.script(WAIT))
+    started.until(r"\| up", times=2)
+    guard, loop = started.agent()
+    for process in {"guard": [guard], "loop": [loop], "both": [guard, loop]}[frozen]:
+        process.suspend()
+    started.send(signal.SIGTERM)
+    assert started.end()[0] == 143
+
+
+@pytest.mark.parametrize(
+    "oddity", ["signal.pthread_sigmask(signal.SIG_BLOCK, {17, 15})", "signal.signal(17, signal.SIG_IGN)"]
+)
+def test_signals_that_the_caller_had_blocked_or_ignored(tflaunch: Command, oddity: str) -> None:
+    import subprocess
+    import sys
+
+    code = f"import os, signal, sys; {oddity}; os.execv(sys.argv[1], sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(TFLAUNCH), "run", "-n", "2", "--", "sh", "-c", "exit 3"]
+    ended = subprocess.run(command, cwd=tflaunch.cwd, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode == 3, ended.stderr
+    assert "exited with status 3" in ended.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 
@@ -57,18 +58,15 @@ def test_a_range_that_is_busy(tflaunch: Command) -> None:
 
 
 def test_a_range_is_kept_to(tflaunch: Command) -> None:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        port = free.getsockname()[1]
-    ended = tflaunch("run", "--ports", f"{port}-{port}", "--", "sh", "-c", "echo $TF_CONFIG")
-    assert f'"127.0.0.1:{port}"' in ended.lines[0]
+    # Below what the kernel gives to others: nobody but a second run of this test looks for ports here.
+    ended = tflaunch("run", "--ports", "21000-21099", "--", "sh", "-c", "echo $TF_CONFIG")
+    config = json.loads(ended.lines[0].partition(" | ")[2])
+    assert 21000 <= int(config["cluster"]["worker"][0].rpartition(":")[2]) <= 21099
 
 
 def test_a_port_server_is_honoured(tflaunch: Command) -> None:
     pytest.importorskip("portpicker")
-    with socket.socket() as free:
-        free.bind(("", 0))
-        offered = free.getsockname()[1]
+    offered = 22_000 + os.getpid() % 10_000
     # The protocol of portpicker's server: it is sent a process id, and answers with a port.
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("\0" + str(tflaunch.cwd))

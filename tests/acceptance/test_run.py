@@ -158,6 +158,7 @@ def test_plan_shows_what_run_does_and_starts_nothing(tflaunch: Command) -> None:
     ran = tflaunch("run", *args)
     assert ran.run_dir is not None
     recorded = json.loads((ran.run_dir / "run.json").read_text())
+    assert set(recorded.pop("versions")) == {"tflaunch", "agent on 127.0.0.1"}
     for plan in (planned, recorded):
         for task in plan["tasks"]:
             task["env"].pop("TFLAUNCH_RUN")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 
 import pytest
 
@@ -114,8 +115,8 @@ def test_the_cause_is_told_from_its_victims(tflaunch: Command, fault: str, statu
 
 
 def test_a_private_cluster_trains(tflaunch: Command) -> None:
+    if subprocess.run(["unshare", "--net", "--map-root-user", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this kernel does not let us make network namespaces")
     ended = tflaunch("train", "digits", "-n", "2", "--private", "--epochs", "1", timeout=250)
-    if ended.status == 69:
-        pytest.skip(ended.err)
     assert ended.status == 0, ended.err
     assert "step" in ended.out.decode()
