@@ -54,8 +54,8 @@ def tflaunch() -> None:
 
 def main() -> NoReturn:
     """The console script."""
-    if sys.platform == "win32":
-        sys.exit("tflaunch runs on Linux and macOS; on Windows use it inside WSL")
+    if sys.platform != "linux":
+        sys.exit("tflaunch runs on Linux; on Windows use it inside WSL")
     _open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
