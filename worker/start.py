@@ -6,6 +6,10 @@ started with, and compiling boot.py would cost every worker 2 ms.
 
 import sys
 
+if sys.version_info < (3, 11):  # noqa: UP036
+    # This file alone is readable for an older one, so it has to say it.
+    sys.exit("tflaunch: workers need Python 3.11 or later, not " + sys.version.split()[0] + ": " + sys.executable)
+
 loader = type(__loader__)("_tflaunch_boot", __file__[: -len("start.py")] + "boot.py")  # type: ignore[name-defined]  # each module has one; mypy knows of none
 boot = type(sys)("_tflaunch_boot")
 boot.__file__, boot.__loader__ = loader.path, loader

@@ -55,7 +55,7 @@ def tflaunch() -> None:
 def main() -> NoReturn:
     """The console script."""
     if sys.platform != "linux":
-        sys.exit("tflaunch runs on Linux; on Windows use it inside WSL")
+        sys.exit("tflaunch runs on Linux (on Windows, inside WSL)")
     _open_standard_streams()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
