@@ -66,8 +66,8 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     """Tell the cause from its victims.
 
     The cause is the task that failed first on its own account. An evaluator's failure ends nobody else, so it counts only
-    when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all. What ended by our own signal was stopped, and is no failure, unless it had reported an
-    error before.
+    when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all.
+    What ended by our own signal was stopped, and is no failure, unless it had reported an error before.
     """
     fates: dict[int, Fate] = {ending.task.number: _fate(ending) for ending in endings}
     every = [ending for ending in endings if fates[ending.task.number] == "failed"]

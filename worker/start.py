@@ -10,7 +10,8 @@ if sys.version_info < (3, 11):  # noqa: UP036
     # This file alone is readable for an older one, so it has to say it.
     sys.exit("tflaunch: workers need Python 3.11 or later, not " + sys.version.split()[0] + ": " + sys.executable)
 
-loader = type(__loader__)("_tflaunch_boot", __file__[: -len("start.py")] + "boot.py")  # type: ignore[name-defined]  # each module has one; mypy knows of none
+# Each module has a __loader__, though mypy knows of none.
+loader = type(__loader__)("_tflaunch_boot", __file__[: -len("start.py")] + "boot.py")  # type: ignore[name-defined]
 boot = type(sys)("_tflaunch_boot")
 boot.__file__, boot.__loader__ = loader.path, loader
 sys.modules[boot.__name__] = boot
