@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher.config import Layer, build, read_file
+from launcher import preflight
+from launcher.config import Layer, read_file
 from launcher.console import Console
 from launcher.outcome import Outcome
 from launcher.run import run
@@ -94,7 +95,7 @@ def launch(
     given |= {"command": command and list(command), "args": list(args) or None, "output": output, **settings}
     values = {name: value for name, value in given.items() if value is not None}
     flags = Layer(SOURCE, values, {name: f"{name}=" for name in values})
-    chosen = build(read_file(Path(config)), flags) if config is not None else build(flags)
+    chosen = preflight.checked(*([read_file(Path(config))] if config is not None else []), flags)
     with Console(chosen.output) as console:
         outcome = run(chosen, console)
         console.tell(outcome)

@@ -19,7 +19,7 @@ from launcher.errors import ConfigError, Fault, RequestError
 from launcher.schema import Flaw, read_object, walk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
 
@@ -131,8 +131,10 @@ class Layer(NamedTuple):
     def fault(self, flaw: Flaw) -> Fault:
         """Say where the flaw is: at the flag, or at the JSON path in the file."""
         is_file = self.values and not self.origins
-        place = "".join(["$", *map(_step, flaw.path)]) if is_file else self.origin(*flaw.path)
-        return Fault(place, flaw.message, flaw.hint)
+        if is_file:
+            return Fault("".join(["$", *map(_step, flaw.path)]), flaw.message, flaw.hint)
+        flag = self.origin(*flaw.path)
+        return Fault("" if flag == self.source else flag, flaw.message, flaw.hint)
 
 
 def read_file(path: Path) -> Layer:
@@ -152,12 +154,19 @@ def read_file(path: Path) -> Layer:
     return Layer(str(path), read_object(str(path), text))
 
 
-def build(layer: Layer, *later: Layer) -> ClusterConfig:
+def _nothing(_: ClusterConfig) -> Iterable[Flaw]:
+    return ()
+
+
+def build(layer: Layer, *later: Layer, inspect: Callable[[ClusterConfig], Iterable[Flaw]] = _nothing) -> ClusterConfig:
     """Lay the layers on top of each other and make one configuration of them.
 
     Later layers win, key by key. ``env``, ``forward`` and ``jobs`` are won name by name. A command replaces all of the
     command below it, arguments included. ``hosts`` are replaced whole; ``workers`` above ``hosts`` replace the hosts'
     own numbers, and hosts with numbers of their own replace the ``workers`` below them.
+
+    Args:
+        inspect: finds what is wrong with a configuration whose values are sound, such as a script that is not there.
 
     Raises:
         ConfigError: with every fault of every layer, each at its flag or its JSON path.
@@ -169,13 +178,18 @@ def build(layer: Layer, *later: Layer) -> ClusterConfig:
         found += ((each, flaw) for flaw in flaws)
         settings.lay(each._replace(values=keys.sound(each.values, flaws)))
     found += _clashes(settings, broken={str(flaw.path[0]) for _, flaw in found})
-    if all(each.values.keys().isdisjoint(keys.COMMANDS) for each in (layer, *later)):
+    config = settings.config()
+    if config is None:
         hint = "give script, module or command, or name one on the command line"
-        found.append((layer, Flaw((), "names nothing to run", hint)))
-    if found:
+        if all(each.values.keys().isdisjoint(keys.COMMANDS) for each in (layer, *later)):
+            found.append((layer, Flaw((), "nothing to run", hint)))
+    else:
+        broken = {flaw.path[0] for _, flaw in found}
+        found += (settings.located(flaw) for flaw in inspect(config) if flaw.path[0] not in broken)
+    if found or config is None:
         sources = dict.fromkeys(each.source for each, _ in found)
         raise ConfigError(" and ".join(sources), tuple(each.fault(flaw) for each, flaw in found))
-    return settings.config()
+    return config
 
 
 class _Given(NamedTuple):
@@ -187,7 +201,7 @@ class _Settings:
     """Layers on top of each other, by path; what is in them is sound, and so of the types that the table says."""
 
     def __init__(self) -> None:
-        self.given: dict[tuple[str, ...], _Given] = {}
+        self.given: dict[tuple[str | int, ...], _Given] = {}
 
     def lay(self, layer: Layer) -> None:
         """Put a layer on top of those that are there."""
@@ -211,7 +225,7 @@ class _Settings:
 
     def named(self, head: str) -> dict[str, Any]:
         """What was given below a key whose values are won name by name."""
-        return {path[1]: given.value for path, given in self.given.items() if path[0] == head}
+        return {str(path[1]): given.value for path, given in self.given.items() if path[0] == head}
 
     def hosts(self) -> tuple[HostSpec, ...]:
         return tuple(map(_host, self.value("hosts") or [{"address": "127.0.0.1"}]))
@@ -219,9 +233,20 @@ class _Settings:
     def workers(self) -> int:
         return self.value("workers") or sum(host.workers or 1 for host in self.hosts())
 
-    def config(self) -> ClusterConfig:
-        """All settings together, defaults included."""
+    def located(self, flaw: Flaw) -> tuple[Layer, Flaw]:
+        """The layer that gave what a flaw was found in, and the flaw with its path in that layer."""
+        layer = next(self.given[path].layer for path in (flaw.path, flaw.path[:1]) if path in self.given)
+        match flaw.path:
+            case "forward", str(name):
+                names: Any = layer.values["forward"]
+                return layer, flaw._replace(path=("forward", list(names).index(name)))
+        return layer, flaw
+
+    def config(self) -> ClusterConfig | None:
+        """All settings together, defaults included; None when there is nothing to run."""
         command, hosts, timeout = self._command(), self.hosts(), self.value("timeout")
+        if command is None:
+            return None
         derived = {
             "command": command,
             "name": self.value("name") or _name(command),
@@ -237,7 +262,7 @@ class _Settings:
         }
         return ClusterConfig(**{name: self.value(*paths[0]) for name, paths in _PATHS.items()} | derived)
 
-    def _command(self) -> Command:
+    def _command(self) -> Command | None:
         args = tuple(self.value("args"))
         match {path[0]: given.value for path, given in self.given.items()}:
             case {"script": str(path)}:
@@ -246,8 +271,9 @@ class _Settings:
                 return Module(name, args)
             case {"task": str(task)}:
                 return Trainer(task, args)
-            case _:
-                return Program(tuple(self.value("command")))
+            case {"command": argv}:
+                return Program(tuple(argv))
+        return None
 
     def _origins(self) -> dict[str, str]:
         origins = {name: self._origin(*paths) for name, paths in _PATHS.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from launcher.errors import TflaunchError
+from launcher.errors import Interrupted, TflaunchError
 from launcher.run_dir import last_lines
 from launcher.verdict import Fate, Verdict
 
@@ -127,16 +127,16 @@ def _last_words(verdict: Verdict, tasks: Sequence[TaskOutcome], run_dir: RunDir)
 def failure(error: BaseException) -> Mapping[str, object]:
     """The content of outcome.json for a run that has no verdict: an error, the user or a bug of ours ended it before."""
     match error:
-        case TflaunchError(exit_status=status, hint=hint):
-            reason = error.args[0]
+        case TflaunchError():
+            status, blame, reason, hint = error.exit_status, error.blame, error.args[0], error.hint
         case KeyboardInterrupt():
-            status, hint, reason = 130, "", "interrupted by SIGINT"
+            status, blame, reason, hint = 130, Interrupted.blame, "interrupted by SIGINT", ""
         case _:
-            status, hint, reason = 1, "", repr(error)
+            status, blame, reason, hint = 1, TflaunchError.blame, repr(error), ""
     return {
         "status": "interrupted" if status > 128 else "not started",
         "exit_status": status,
-        "blame": {69: "host", 1: "launcher"}.get(status, "caller"),
+        "blame": blame,
         "cause": None,
         "reason": reason,
         "hint": hint,

@@ -1,35 +1,69 @@
-"""Named checks of a request, made before anything is started. Each raises the error that says what to do instead."""
+"""Named checks of a request, made before anything is started. Each finding says where it is, and what to do instead."""
 
 from __future__ import annotations
 
 import os
 import sys
-from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.config import Module, Program, Script, Trainer
+from launcher import engines, probe
+from launcher.config import Module, Program, Script, Trainer, build
 from launcher.errors import RequestError, UnavailableError
-from launcher.schema import nearest
+from launcher.schema import Flaw, nearest
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from importlib.machinery import ModuleSpec
+    from collections.abc import Iterator, Mapping
 
-    from launcher.config import ClusterConfig
+    from launcher.config import ClusterConfig, Layer
+    from launcher.probe import Answer
+
+_OUR_TRAINER = Path(__file__).resolve().parent.parent / "worker" / "__init__.py"
+_OURS = _OUR_TRAINER.parent.name
+_TENSORFLOW = "tensorflow"
+_OLDEST = (3, 11)
+# An interpreter on a slow shared disk takes its time; one that takes longer is left to say itself what it cannot do.
+_PATIENCE = 20.0
 
 
-def check(config: ClusterConfig) -> None:
-    """Check what can be checked from here about a run on this machine.
+def checked(*layers: Layer) -> ClusterConfig:
+    """One configuration of the layers, which can be carried out as far as that can be known from here.
 
     Raises:
-        RequestError: the request cannot be carried out.
-        UnavailableError: it could, but something that it needs is not installed.
+        ConfigError: with all that is wrong, whether a value is wrong by itself or names what is not there.
     """
-    _check_cwd(config)
-    _check_ports(config)
-    _check_python(config)
-    _check_command(config)
+    return build(*layers, inspect=findings)
+
+
+def findings(config: ClusterConfig) -> Iterator[Flaw]:
+    """Yield what a configuration names that is not there; about other hosts, only what can be seen from here."""
+    yield from _engine(config)
+    if not all(host.is_this_machine for host in config.hosts):
+        return
+    yield from _ports(config)
+    yield from _forward(config)
+    if config.cwd is not None and not Path(config.cwd).is_dir():
+        # All else is looked for from there.
+        yield Flaw(("cwd",), f"no such working directory: {config.cwd}")
+        return
+    answer = _ask(config)
+    yield from _python(config, answer)
+    yield from _command(config, answer)
+    yield from _devices(config)
+
+
+def require(config: ClusterConfig) -> None:
+    """Check that what a run on this machine needs is installed.
+
+    Raises:
+        UnavailableError: it is not.
+    """
+    answer = _ask(config) if _TENSORFLOW in _wanted(config) else None
+    if answer and answer["modules"][_TENSORFLOW]["missing"] and _trains(config, answer):
+        raise UnavailableError(
+            f"TensorFlow is not installed for {interpreter(config)}",
+            "install it with: pip install 'tflaunch[tensorflow]'  (or name an interpreter that has it: --python)",
+        )
 
 
 def interpreter(config: ClusterConfig) -> str:
@@ -45,22 +79,25 @@ def forwarded(config: ClusterConfig, environment: Mapping[str, str]) -> dict[str
     """The values of the variables to forward.
 
     Raises:
-        RequestError: one of them is not set.
+        RequestError: one of them is not set any more.
     """
     missing = [name for name in config.forward if name not in environment]
     if missing:
-        raise RequestError(
-            f"to be forwarded, but not set here: {', '.join(missing)}", "set it, or give a value: --env NAME=VALUE"
-        )
+        raise RequestError(f"to be forwarded, but not set here: {', '.join(missing)}", _SET_IT)
     return {name: environment[name] for name in config.forward}
 
 
-def _check_cwd(config: ClusterConfig) -> None:
-    if config.cwd is not None and not Path(config.cwd).is_dir():
-        raise RequestError(f"no such working directory: {config.cwd}")
+_SET_IT = "set it, or give a value: --env NAME=VALUE"
 
 
-def _check_ports(config: ClusterConfig) -> None:
+def _engine(config: ClusterConfig) -> Iterator[Flaw]:
+    if not engines.exists(config.engine):
+        known = engines.names()
+        hint = nearest(config.engine, known) or f"known: {', '.join(known)}"
+        yield Flaw(("engine",), f'there is no engine "{config.engine}" here', hint)
+
+
+def _ports(config: ClusterConfig) -> Iterator[Flaw]:
     if config.ports is None or config.ports[0] >= 1024 or os.geteuid() == 0:
         return
     # ip(7): where a system lets everybody bind lower ports, it says so here.
@@ -69,88 +106,89 @@ def _check_ports(config: ClusterConfig) -> None:
     except (OSError, ValueError):
         first = 1024
     if config.ports[0] < first:
-        raise RequestError(f"ports below {first} need a privilege you do not have: {config.ports[0]}-{config.ports[1]}")
+        low, high = config.ports
+        yield Flaw(("ports",), f"ports below {first} need a privilege you do not have: {low}-{high}")
 
 
-def _check_python(config: ClusterConfig) -> None:
-    if config.python is not None and _which(interpreter(config), config) is None:
-        raise RequestError(f"no such Python interpreter: {config.python}")
+def _python(config: ClusterConfig, answer: Answer | None) -> Iterator[Flaw]:
+    if config.python is None:
+        return
+    if _which(interpreter(config), config) is None:
+        yield Flaw(("python",), f"no such Python interpreter: {config.python}")
+    elif answer and tuple(answer["version"]) < _OLDEST:
+        found, least = (".".join(map(str, version)) for version in (answer["version"], _OLDEST))
+        yield Flaw(("python",), f"workers need Python {least} or later, not {found}: {config.python}")
 
 
-def _check_command(config: ClusterConfig) -> None:
+def _forward(config: ClusterConfig) -> Iterator[Flaw]:
+    for name in config.forward:
+        if name not in os.environ:
+            yield Flaw(("forward", name), f"to be forwarded, but not set here: {name}", _SET_IT)
+
+
+def _devices(config: ClusterConfig) -> Iterator[Flaw]:
+    """GPUs and cores that are not there."""
+    asked = any(host.gpus is not None or host.cores is not None for host in config.hosts)
+    if not engines.exists(config.engine) or not (asked or config.gpus_per_task is not None):
+        return
+    from launcher import placement
+
+    engine = engines.load(config.engine)
+    try:
+        placement.place(config, [placement.found(host, engine.peek(host)) for host in config.hosts])
+    except RequestError as error:
+        yield Flaw(("hosts" if config.gpus_per_task is None else "gpus_per_task",), error.args[0], error.hint)
+
+
+def _command(config: ClusterConfig, answer: Answer | None) -> Iterator[Flaw]:
     match config.command:
         case Script(path):
-            _check_script(config, path)
-        case Module(name) if config.python is None:
-            _check_module(name, config)
+            yield from _script(config, path)
+        case Module(name) if answer:
+            yield from _module(config, name, answer)
         case Program(argv):
-            _check_program(config, argv[0])
+            yield from _program(config, argv[0])
         case Trainer(task):
-            _check_training(task)
-            if config.python is None:
-                _check_tensorflow()
+            yield from _training(task)
 
 
-def _check_training(task: str) -> None:
+def _training(task: str) -> Iterator[Flaw]:
     names = sorted(path.stem for path in _OUR_TRAINER.with_name("tasks").glob("[a-z]*.py"))
     if task not in names:
-        raise RequestError(f"no training is called {task}", nearest(task, names) or f"there is {', '.join(names)}")
+        yield Flaw(("task",), f"no training is called {task}", nearest(task, names) or f"there is {', '.join(names)}")
 
 
-def _check_script(config: ClusterConfig, given: str) -> None:
+def _script(config: ClusterConfig, given: str) -> Iterator[Flaw]:
     path = Path(config.cwd or "") / given
     if not path.exists():
         is_program = "/" not in given and _which(given, config)
         hint = f"to run a program, put -- before it: tflaunch run -n 2 -- {given}" if is_program else ""
-        raise RequestError(f"no such script: {given}", hint)
-    if path.is_dir() and not (path / "__main__.py").exists():
-        raise RequestError(f"a directory without a __main__.py is no script: {given}")
-    if not os.access(path, os.R_OK):
-        raise RequestError(f"not readable: {given}")
+        yield Flaw(("script",), f"no such script: {given}", hint)
+    elif path.is_dir() and not (path / "__main__.py").exists():
+        yield Flaw(("script",), f"a directory without a __main__.py is no script: {given}")
+    elif not os.access(path, os.R_OK):
+        yield Flaw(("script",), f"not readable: {given}")
 
 
-def _check_module(name: str, config: ClusterConfig) -> None:
-    """Look for the module as ``python -m`` would, but without importing anything of the user's here."""
-    try:
-        folder = config.cwd or str(Path.cwd())
-    except FileNotFoundError:
-        raise RequestError("the current directory does not exist any more") from None
-    added = [os.path.join(folder, entry) for entry in config.env.get("PYTHONPATH", "").split(":") if entry]  # noqa: PTH118
-    path: list[str] | None = [folder, *added, *sys.path]
-    parts = name.split(".")
-    for depth in range(1, len(parts) + 1):
-        whole = ".".join(parts[:depth])
-        spec = _spec(whole, path, top=depth == 1)
-        if spec is None:
-            raise RequestError(f"no module named {whole}", f"looked in {folder} and where {sys.executable} looks")
-        path = list(spec.submodule_search_locations) if spec.submodule_search_locations else None
-    if path is not None and PathFinder.find_spec(f"{name}.__main__", path) is None:
-        raise RequestError(f"{name} is a package and cannot be run: it has no __main__.py")
-    if spec is not None and spec.origin == str(_OUR_TRAINER):
-        _check_tensorflow()
+def _module(config: ClusterConfig, name: str, answer: Answer) -> Iterator[Flaw]:
+    found = answer["modules"][name]
+    # Where a program has no module of our trainer's name, its boot file finds ours (worker/boot.py).
+    if found["missing"] and name != _OURS:
+        where = f"looked in {_folder(config)} and where {interpreter(config)} looks"
+        yield Flaw(("module",), f"no module named {found['missing']}", where)
+    elif not found["missing"] and not found["runs"]:
+        yield Flaw(("module",), f"{name} is a package and cannot be run: it has no __main__.py")
 
 
-def _spec(name: str, path: list[str] | None, *, top: bool) -> ModuleSpec | None:
-    spec = None if path is None else PathFinder.find_spec(name, path)
-    if spec is not None or not top:
-        return spec
-    # Editable installs and built-in modules are found by finders of their own.
-    found = (finder.find_spec(name, None) for finder in sys.meta_path)
-    return next((one for one in found if one is not None), None)
-
-
-_OUR_TRAINER = Path(__file__).resolve().parent.parent / "worker" / "__init__.py"
-
-
-def _check_program(config: ClusterConfig, program: str) -> None:
+def _program(config: ClusterConfig, program: str) -> Iterator[Flaw]:
     if "/" in program:
         path = Path(config.cwd or "") / program
         if not path.exists():
-            raise RequestError(f"no such program: {program}")
-        if path.is_dir() or not os.access(path, os.X_OK):
-            raise RequestError(f"not executable: {program}", f"chmod +x {program}, or name its interpreter")
+            yield Flaw(("command",), f"no such program: {program}")
+        elif path.is_dir() or not os.access(path, os.X_OK):
+            yield Flaw(("command",), f"not executable: {program}", f"chmod +x {program}, or name its interpreter")
     elif _which(program, config) is None:
-        raise RequestError(f"no such program on PATH: {program}")
+        yield Flaw(("command",), f"no such program on PATH: {program}")
 
 
 def _which(program: str, config: ClusterConfig) -> str | None:
@@ -162,9 +200,52 @@ def _which(program: str, config: ClusterConfig) -> str | None:
     return which(program, path=config.env.get("PATH", os.environ.get("PATH")))
 
 
-def _check_tensorflow() -> None:
-    if PathFinder.find_spec("tensorflow", sys.path) is None:
-        raise UnavailableError(
-            f"TensorFlow is not installed for {sys.executable}",
-            "install it with: pip install 'tflaunch[tensorflow]'  (or name an interpreter that has it: --python)",
-        )
+def _trains(config: ClusterConfig, answer: Answer) -> bool:
+    """Whether it is our trainer that runs, and not a module of the user's that happens to have its name."""
+    if isinstance(config.command, Trainer):
+        return True
+    found = answer["modules"][_OURS]
+    return bool(found["missing"]) or found["origin"] == str(_OUR_TRAINER)
+
+
+def _wanted(config: ClusterConfig) -> tuple[str, ...]:
+    """The modules that the workers' interpreter is asked for."""
+    match config.command:
+        case Trainer():
+            return (_TENSORFLOW,)
+        case Module(name) if name == _OURS:
+            return (name, _TENSORFLOW)
+        case Module(name):
+            return (name,)
+    return ()
+
+
+def _ask(config: ClusterConfig) -> Answer | None:
+    """What the workers' interpreter finds; None when it cannot be asked."""
+    folder = _folder(config)
+    added = config.env.get("PYTHONPATH", "").split(":")
+    folders = [folder, *(os.path.join(folder, entry) for entry in added if entry)]  # noqa: PTH118
+    if config.python is None:
+        return probe.look(folders, _wanted(config))
+    python = _which(interpreter(config), config)
+    return None if python is None else _ask_other(python, tuple(folders), _wanted(config))
+
+
+def _ask_other(python: str, folders: tuple[str, ...], names: tuple[str, ...]) -> Answer | None:
+    import json
+    import subprocess
+
+    command = [python, probe.__file__, *folders, "--", *names]
+    try:
+        said = subprocess.run(command, capture_output=True, check=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE)
+        answer: Answer = json.loads(said.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return answer
+
+
+def _folder(config: ClusterConfig) -> str:
+    try:
+        return config.cwd or str(Path.cwd())
+    except FileNotFoundError:
+        raise RequestError("the current directory does not exist any more") from None

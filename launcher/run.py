@@ -27,9 +27,8 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
         TflaunchError: it did not come to starting workers; the class says who is to blame.
     """
     engine = engines.load(config.engine)
-    preflight.check(config)
+    preflight.require(config)
     forwarded = preflight.forwarded(config, os.environ)
-    _check_devices(config, engine)
     run_dir = RunDir.named(Path(config.run_dir), config.name, console.say)
     try:
         run_dir.make()
@@ -45,17 +44,6 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
         run_dir.close()
         kernel.restore_descriptors()
     return outcome
-
-
-def _check_devices(config: ClusterConfig, engine: engines.Engine) -> None:
-    """Find out about GPUs and cores that are not there before anything is started, where that is possible."""
-    asked = config.gpus_per_task is not None or any(
-        host.gpus is not None or host.cores is not None for host in config.hosts
-    )
-    if asked:
-        from launcher import placement
-
-        placement.place(config, [placement.found(host, engine.peek(host)) for host in config.hosts])
 
 
 def _run_in(
@@ -97,7 +85,7 @@ def preview(config: ClusterConfig) -> Plan:
 
     local = all(host.is_this_machine for host in config.hosts)
     if local:
-        preflight.check(config)
+        preflight.require(config)
     engine = engines.load(config.engine) if local else None
     hosts = [placement.found(spec, engine.peek(spec) if engine else None) for spec in config.hosts]
     tasks = placement.place(config, hosts)

@@ -308,7 +308,7 @@ class TestFaults:
         [
             (
                 {"workers": 2},
-                ["$: names nothing to run (give script, module or command, or name one on the command line)"],
+                ["$: nothing to run (give script, module or command, or name one on the command line)"],
             ),
             ({"command": []}, ["$.command: must be a list that starts with a program, got an empty one"]),
             ({"command": [""]}, ["$.command[0]: must not be empty"]),
@@ -328,9 +328,9 @@ class TestFaults:
 
     def test_a_command_line_that_names_nothing(self) -> None:
         (fault,) = faults(Layer("command line", {}))
-        assert fault.startswith("command line: names nothing to run")
+        assert fault.startswith("nothing to run")
         (fault,) = faults(on_command_line({"workers": 2}, workers="-n"))
-        assert fault.startswith("command line: names nothing to run")
+        assert fault.startswith("nothing to run")
 
     def test_all_at_once(self) -> None:
         found = faults(in_file(workers=0, name="", output=3, hosts=[{"address": "-a", "workers": 0}], wat=1))

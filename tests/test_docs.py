@@ -12,7 +12,7 @@ import click
 import pytest
 
 import launcher
-from launcher.cli import tflaunch
+from launcher.cli.commands import tflaunch
 from launcher.errors import TflaunchError
 from launcher.keys import FILE
 from launcher.schema import Key, flaws, walk

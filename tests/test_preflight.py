@@ -2,14 +2,15 @@ from __future__ import annotations
 
 import os
 import sys
+import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from launcher import preflight
-from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
-from launcher.errors import RequestError, UnavailableError
+from launcher.config import ClusterConfig, Command, HostSpec, Layer, Module, Program, Script, Trainer
+from launcher.errors import ConfigError, RequestError, UnavailableError
 
 
 def config(command: Command = Program(("true",)), **settings: Any) -> ClusterConfig:  # noqa: B008 - frozen
@@ -19,9 +20,13 @@ def config(command: Command = Program(("true",)), **settings: Any) -> ClusterCon
 
 
 def refused(command: Command = Program(("true",)), **settings: Any) -> str:  # noqa: B008 - frozen
-    with pytest.raises(RequestError) as caught:
-        preflight.check(config(command, **settings))
-    return str(caught.value)
+    """What the one finding says, and what to do about it."""
+    [flaw] = preflight.findings(config(command, **settings))
+    return flaw.message + (f"\n  {flaw.hint}" if flaw.hint else "")
+
+
+def fine(command: Command = Program(("true",)), **settings: Any) -> bool:  # noqa: B008 - frozen
+    return list(preflight.findings(config(command, **settings))) == []
 
 
 @pytest.fixture(autouse=True)
@@ -36,23 +41,31 @@ def program(path: Path, mode: int = 0o755) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The interpreter of a virtual environment with nothing installed."""
+    folder = tmp_path_factory.mktemp("other")
+    venv.create(folder, with_pip=False)
+    return folder / "bin" / "python"
+
+
 class TestScript:
     def test_one_that_is_there(self, here: Path) -> None:
         (here / "train.py").touch()
-        preflight.check(config(Script("train.py")))
-        preflight.check(config(Script(str(here / "train.py")), cwd="/"))
+        assert fine(Script("train.py"))
+        assert fine(Script(str(here / "train.py")), cwd="/")
 
     def test_it_is_looked_for_where_the_worker_starts(self, here: Path) -> None:
         (here / "sub").mkdir()
         (here / "sub" / "train.py").touch()
-        preflight.check(config(Script("train.py"), cwd="sub"))
+        assert fine(Script("train.py"), cwd="sub")
         assert refused(Script("train.py")) == "no such script: train.py"
 
     def test_a_folder_with_a_main_is_one(self, here: Path) -> None:
         (here / "pkg").mkdir()
         assert refused(Script("pkg")) == "a directory without a __main__.py is no script: pkg"
         (here / "pkg" / "__main__.py").touch()
-        preflight.check(config(Script("pkg")))
+        assert fine(Script("pkg"))
 
     def test_a_program_is_none_and_the_message_says_how_to_run_it(self) -> None:
         assert refused(Script("sh")) == (
@@ -74,7 +87,7 @@ class TestModule:
 
     @pytest.mark.parametrize("name", ["mine.train", "mine.sub", "bare.a", "timeit", "json.tool", "unittest"])
     def test_one_that_can_be_run(self, name: str) -> None:
-        preflight.check(config(Module(name)))
+        assert fine(Module(name))
 
     @pytest.mark.parametrize(
         ("name", "missing"), [("absent", "absent"), ("mine.absent", "mine.absent"), ("mine.train.x", "mine.train.x")]
@@ -89,28 +102,37 @@ class TestModule:
         assert refused(Module(name)) == f"{name} is a package and cannot be run: it has no __main__.py"
 
     def test_it_is_looked_for_where_the_worker_starts(self) -> None:
-        preflight.check(config(Module("train"), cwd="mine"))
+        assert fine(Module("train"), cwd="mine")
         assert "no module named train" in refused(Module("train"))
 
-    def test_another_interpreter_knows_its_own_modules(self) -> None:
-        preflight.check(config(Module("absent"), python=sys.executable))
+    def test_another_interpreter_is_asked_itself(self, here: Path, other: Path) -> None:
+        assert fine(Module("mine.sub"), python=str(other))
+        assert fine(Module("json.tool"), python=str(other))
+        message = refused(Module("pytest"), python=str(other))
+        assert message == f"no module named pytest\n  looked in {here} and where {other} looks"
+
+    def test_our_trainer_is_found_by_the_boot_file_where_nothing_else_has_its_name(self, other: Path) -> None:
+        assert fine(Module("worker"), python=str(other))
+
+    def test_an_interpreter_that_says_nothing_of_use_is_left_to_the_workers(self, here: Path) -> None:
+        assert fine(Module("absent"), python=str(program(here / "py")))
 
 
 class TestProgram:
     def test_one_on_the_path(self) -> None:
-        preflight.check(config(Program(("true",))))
+        assert fine(Program(("true",)))
         assert refused(Program(("no-such-program-here",))) == "no such program on PATH: no-such-program-here"
 
     def test_the_path_is_the_one_the_worker_gets(self, here: Path) -> None:
         program(here / "mine")
-        preflight.check(config(Program(("mine",)), env={"PATH": str(here)}))
+        assert fine(Program(("mine",)), env={"PATH": str(here)})
         assert "on PATH" in refused(Program(("true",)), env={"PATH": str(here)})
 
     def test_one_with_a_path(self, here: Path) -> None:
         program(here / "mine")
         (here / "sub").mkdir()
-        preflight.check(config(Program(("./mine",))))
-        preflight.check(config(Program(("../mine",)), cwd="sub"))
+        assert fine(Program(("./mine",)))
+        assert fine(Program(("../mine",)), cwd="sub")
         assert refused(Program(("./absent",))) == "no such program: ./absent"
 
     def test_one_that_may_not_be_run(self, here: Path) -> None:
@@ -123,17 +145,24 @@ class TestTrainer:
     def test_it_needs_tensorflow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "path", [])
         with pytest.raises(UnavailableError, match=r"TensorFlow is not installed for .*\n.*pip install"):
-            preflight.check(config(Trainer("digits")))
+            preflight.require(config(Trainer("digits")))
 
-    def test_another_interpreter_may_have_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sys, "path", [])
-        preflight.check(config(Trainer("digits"), python=sys.executable))
+    def test_another_interpreter_is_asked_itself(self, other: Path) -> None:
+        with pytest.raises(UnavailableError, match=f"TensorFlow is not installed for {other}"):
+            preflight.require(config(Trainer("digits"), python=str(other)))
+
+    def test_a_module_of_the_users_with_our_trainers_name_needs_no_tensorflow(self, here: Path, other: Path) -> None:
+        (here / "worker.py").touch()
+        preflight.require(config(Module("worker"), python=str(other)))
+        (here / "worker.py").unlink()
+        with pytest.raises(UnavailableError):
+            preflight.require(config(Module("worker"), python=str(other)))
 
     def test_where_it_is_installed_all_is_well(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (here / "tensorflow").mkdir()
         (here / "tensorflow" / "__init__.py").touch()
         monkeypatch.setattr(sys, "path", [str(here)])
-        preflight.check(config(Trainer("digits")))
+        preflight.require(config(Trainer("digits")))
 
 
 class TestSurroundings:
@@ -144,26 +173,62 @@ class TestSurroundings:
 
     def test_the_interpreter(self, here: Path) -> None:
         program(here / "py")
-        preflight.check(config(python="./py"))
-        preflight.check(config(python=sys.executable))
+        assert fine(python="./py")
+        assert fine(python=sys.executable)
         assert refused(python="./absent") == "no such Python interpreter: ./absent"
+        old = program(here / "old")
+        old.write_text('#!/bin/sh\necho \'{"version": [3, 9, 2], "modules": {}}\'\n')
+        assert refused(python="./old") == "workers need Python 3.11 or later, not 3.9.2: ./old"
         assert refused(python="python9.9") == "no such Python interpreter: python9.9"
 
     def test_ports_that_need_a_privilege(self, monkeypatch: pytest.MonkeyPatch) -> None:
         allowed = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
         first = int(allowed.read_text()) if allowed.exists() else 1024
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
-        preflight.check(config(ports=(first, first + 10)))
+        assert fine(ports=(first, first + 10))
         if first > 1:
             assert refused(ports=(first - 1, first + 10)).startswith(f"ports below {first} need a privilege")
         monkeypatch.setattr(os, "geteuid", lambda: 0)
-        preflight.check(config(ports=(1, 10)))
+        assert fine(ports=(1, 10))
 
 
 class TestInterpreter:
     def test_the_launchers_own_unless_told(self) -> None:
         assert preflight.interpreter(config()) == sys.executable
         assert preflight.interpreter(config(python="/py")) == "/py"
+
+
+class TestAllAtOnce:
+    def test_what_is_wrong_by_itself_and_what_names_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("NOT_SET", raising=False)
+        monkeypatch.setenv("SET", "1")
+        values = {"script": "absent.py", "engine": "locla", "forward": ["SET", "NOT_SET"], "grace": -1, "name": "a b"}
+        with pytest.raises(ConfigError) as caught:
+            preflight.checked(Layer("cluster.json", values))
+        assert {fault.path for fault in caught.value.faults} == {
+            "$.script", "$.engine", "$.forward[1]", "$.grace", "$.name",
+        }  # fmt: skip
+        assert 'did you mean "local"?' in str(caught.value)
+
+    def test_a_directory_that_is_not_there_hides_what_would_be_in_it(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            preflight.checked(Layer("cluster.json", {"script": "train.py", "cwd": "absent"}))
+        assert [fault.path for fault in caught.value.faults] == ["$.cwd"]
+
+    def test_gpus_that_are_not_there(self, here: Path) -> None:
+        (here / "train.py").touch()
+        with pytest.raises(ConfigError) as caught:
+            preflight.checked(Layer("cluster.json", {"script": "train.py", "gpus_per_task": 64}))
+        assert [fault.path for fault in caught.value.faults] == ["$.gpus_per_task"]
+
+    def test_one_that_a_command_line_names_is_said_as_it_is(self) -> None:
+        with pytest.raises(ConfigError) as caught:
+            preflight.checked(Layer("command line", {"script": "absent.py"}, {"script": "command line"}))
+        assert str(caught.value) == "no such script: absent.py"
+
+    def test_other_hosts_are_not_judged_from_here(self) -> None:
+        values = {"script": "absent.py", "hosts": [{"address": "h1"}, {"address": "h2"}], "forward": ["NOT_SET"]}
+        assert preflight.checked(Layer("cluster.json", values)).engine == "ssh"
 
 
 class TestForwarded:

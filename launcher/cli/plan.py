@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from launcher import preflight
 from launcher.cli import request
 
 if TYPE_CHECKING:
@@ -31,8 +32,8 @@ def plan(ctx: click.Context, /, module: bool, as_json: bool, **given: Any) -> No
     """Show what run would do with the same arguments, and start nothing."""
     from launcher.run import preview
 
-    config = request.configuration(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
-    whole = preview(config)
+    layers = request.layers(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
+    whole = preview(preflight.checked(*layers))
     if as_json:
         click.echo(json.dumps(whole.as_json(), indent=2))
         return

@@ -1,4 +1,4 @@
-"""The options that ``run``, ``train`` and ``plan`` share, and how they become a configuration."""
+"""The options that ``run``, ``train`` and ``plan`` share, and the layers of a configuration that they make."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.config import ClusterConfig, Layer, build, read_file
+from launcher.config import Layer, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,8 +73,8 @@ class RequestCommand(click.Command):
         return len(args) > len(rest) and args[len(args) - len(rest) - 1] == "--"
 
 
-def configuration(command: dict[str, Any], file: str | None, **given: Any) -> ClusterConfig:
-    """Lay the flags over the file.
+def layers(command: dict[str, Any], file: str | None, **given: Any) -> tuple[Layer, ...]:
+    """The file, if one was named, and the flags to lay over it.
 
     Args:
         command: what to run, under the keys of cluster.json; empty leaves it to the file.
@@ -88,7 +88,7 @@ def configuration(command: dict[str, Any], file: str | None, **given: Any) -> Cl
     _split_environment(values, origins)
     origins |= dict.fromkeys(command, COMMAND_LINE)
     flags = Layer(COMMAND_LINE, {**values, **command}, origins)
-    return build(read_file(Path(file)), flags) if file is not None else build(flags)
+    return (flags,) if file is None else (read_file(Path(file)), flags)
 
 
 def _split_environment(values: dict[str, Any], origins: dict[str, str]) -> None:

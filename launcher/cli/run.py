@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
+from launcher import preflight
 from launcher.cli import request
-from launcher.config import ClusterConfig
+from launcher.config import Layer
 
 
 @click.command(
@@ -27,12 +28,12 @@ def run(ctx: click.Context, /, module: bool, **given: Any) -> int:
 
     Options come before the script; what follows it is the script's own. They override the file.
     """
-    config = request.configuration(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
-    return execute(config)
+    return execute(*request.layers(request.command_of(ctx, module=module), ctx.meta.get("file"), **given))
 
 
-def execute(config: ClusterConfig) -> int:
-    """Run a configuration on the terminal; returns the exit status."""
+def execute(*layers: Layer) -> int:
+    """Run what the layers ask for, on the terminal; returns the exit status."""
+    config = preflight.checked(*layers)
     from launcher.agent import guard, kernel, strays
     from launcher.console import Console
     from launcher.run import run as run_cluster

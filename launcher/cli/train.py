@@ -23,4 +23,4 @@ def train(task: str, args: tuple[str, ...], **given: Any) -> int:
 
     Options that are not listed here are the training's own.
     """
-    return execute(request.configuration({"task": task, **({"args": list(args)} if args else {})}, None, **given))
+    return execute(*request.layers({"task": task, **({"args": list(args)} if args else {})}, None, **given))

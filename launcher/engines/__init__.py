@@ -12,6 +12,7 @@ from launcher.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.metadata import EntryPoint
     from pathlib import Path
 
     from launcher.config import ClusterConfig, HostSpec
@@ -67,6 +68,18 @@ class _Known(NamedTuple):
 
 # Found by name alone: reading every installed package's entry points takes longer than starting a worker.
 _OURS = {"local": _Known("launcher.engines.local", "LocalEngine")}
+# To come. A plan may name it.
+_FUTURE = ("ssh",)
+
+
+def exists(name: str) -> bool:
+    """Whether a request may name this engine."""
+    return name in _OURS or name in names()
+
+
+def names() -> list[str]:
+    """The names of all engines: ours, and those that other packages registered."""
+    return sorted({*_OURS, *_FUTURE, *_registered()})
 
 
 def load(name: str) -> Engine:
@@ -80,13 +93,17 @@ def load(name: str) -> Engine:
     if name in _OURS:
         engine: Engine = getattr(importlib.import_module(_OURS[name].module), _OURS[name].attribute)()
         return engine
-    from importlib.metadata import entry_points
-
-    points = {point.name: point for point in entry_points(group=GROUP)}
+    points = _registered()
     if name in points:
         loaded: Engine = points[name].load()()
         return loaded
     raise UnavailableError(f'there is no engine "{name}" here', f"installed: {', '.join(sorted({*_OURS, *points}))}")
+
+
+def _registered() -> dict[str, EntryPoint]:
+    from importlib.metadata import entry_points
+
+    return {point.name: point for point in entry_points(group=GROUP)}
 
 
 def open_all(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str, Channel]:

@@ -49,4 +49,4 @@ def test_a_bad_request_is_an_exception() -> None:
         launcher.launch("nosuch.py")
     with pytest.raises(ConfigError) as caught:
         launcher.launch("nosuch.py", workers=0, nonsense=1)
-    assert [fault.path for fault in caught.value.faults] == ["workers=", "nonsense="]
+    assert [fault.path for fault in caught.value.faults] == ["workers=", "nonsense=", "script="]

@@ -13,6 +13,7 @@ FILES = {
     "broken.json": '{"workers": 2,,}',
     "list.json": "[]",
     "faulty.json": '{"script": "noop.py", "workers": -1, "nmae": "x", "hosts": [{"address": "a"}, {"address": "a"}]}',
+    "absent.json": '{"script": "no.py", "engine": "locla", "forward": ["NOT_SET_ANYWHERE"], "python": "nopy", "workers": 0}',
     "engine.json": '{"script": "noop.py", "engine": "locla"}',
 }
 
@@ -30,7 +31,7 @@ FILES = {
         (["run", "empty.json"], 2, "empty.json: is empty"),
         (["run", "broken.json"], 2, "broken.json:1:15: not JSON"),
         (["run", "list.json"], 2, "must be an object, got a list"),
-        (["run", "engine.json"], 69, 'there is no engine "locla" here'),
+        (["run", "engine.json"], 2, '$.engine: there is no engine "locla" here (did you mean "local"?)'),
         (["run", "-n", "0", "noop.py"], 2, "-n: must be at least 1, got 0"),
         (["run", "-n", "-2", "noop.py"], 2, "-n: must be at least 1, got -2"),
         (["run", "-n", "two", "noop.py"], 2, "'two' is not a valid integer"),
@@ -41,7 +42,7 @@ FILES = {
         (["run", "--run-dir", "/proc/nowhere", "noop.py"], 2, "cannot keep the run under /proc/nowhere"),
         (["run", "--python", "nosuchpython", "noop.py"], 2, "no such Python interpreter: nosuchpython"),
         (["run", "--cwd", "nowhere", "noop.py"], 2, "no such working directory: nowhere"),
-        (["run"], 2, "names nothing to run"),
+        (["run"], 2, "nothing to run"),
         (["run", "-m"], 2, "-m needs the name of a module"),
         (["run", "--nonsense", "noop.py"], 2, "No such option"),
         (["plan", "nosuch.py"], 2, "no such script: nosuch.py"),
@@ -60,16 +61,19 @@ def test_message_and_status(tflaunch: Command, args: list[str], status: int, wor
     assert sorted(tflaunch.cwd.rglob("*")) == before
 
 
-def test_all_faults_of_a_file_at_once_each_with_its_path(tflaunch: Command) -> None:
-    tflaunch.script(FILES["faulty.json"], "faulty.json")
-    ended = tflaunch("run", "faulty.json")
+@pytest.mark.parametrize(
+    ("file", "places"),
+    [
+        ("faulty.json", ["$.workers", "$.nmae", "$.hosts[1].address", "$.script"]),
+        ("absent.json", ["$.workers", "$.engine", "$.forward[0]", "$.python", "$.script"]),
+    ],
+)
+def test_all_faults_of_a_file_at_once_each_with_its_path(tflaunch: Command, file: str, places: list[str]) -> None:
+    tflaunch.script(FILES[file], file)
+    ended = tflaunch("run", file)
     assert ended.status == 2
-    assert [line.split(":")[0].strip() for line in ended.err.splitlines()[1:]] == [
-        "$.workers",
-        "$.nmae",
-        "$.hosts[1].address",
-    ]
-    assert 'did you mean "name"?' in ended.err
+    assert [line.split(":")[0].strip() for line in ended.err.splitlines()[1:]] == places
+    assert "did you mean" in ended.err
 
 
 def test_a_missing_tensorflow_is_one_line(tflaunch: Command, tmp_path: Path) -> None:
@@ -90,7 +94,7 @@ def test_a_missing_tensorflow_is_one_line(tflaunch: Command, tmp_path: Path) -> 
         source = next((folder / package for folder in wanted if (folder / package).exists()), None)
         if source is not None:
             (links / package).symlink_to(source)
-    run = [str(bare), "-c", "from launcher.cli import main; main()", "train", "digits", "-n", "2"]
+    run = [str(bare), "-c", "from launcher.cli.main import main; main()", "train", "digits", "-n", "2"]
     ended = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
     assert ended.returncode == 69, ended.stderr
     assert ended.stderr.startswith("tflaunch: TensorFlow is not installed for ")

@@ -7,7 +7,7 @@ import click
 import pytest
 
 from launcher.cli import request
-from launcher.config import ClusterConfig, Command, Module, Program, Script
+from launcher.config import ClusterConfig, Command, Module, Program, Script, build
 from launcher.errors import ConfigError, RequestError
 
 
@@ -16,7 +16,7 @@ from launcher.errors import ConfigError, RequestError
 @request.options
 @click.pass_context
 def probe(ctx: click.Context, /, module: bool, **given: Any) -> ClusterConfig:
-    return request.configuration(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
+    return build(*request.layers(request.command_of(ctx, module=module), ctx.meta.get("file"), **given))
 
 
 def parse(*args: str) -> ClusterConfig:
@@ -60,7 +60,7 @@ class TestCommand:
         assert parse(*args).command == expected
 
     def test_nothing_to_run(self) -> None:
-        with pytest.raises(ConfigError, match="names nothing to run"):
+        with pytest.raises(ConfigError, match="nothing to run"):
             parse("-n", "2")
 
     def test_a_module_without_a_name(self) -> None:
