@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,9 @@ class Cluster:
                 raise UnavailableError(f"{host}: its agent did not start: {why}", self._run_dir.agent_words(host))
             case events.DeadlinePassed("hello"):
                 raise UnavailableError(f"no word from an agent within {_HELLO:g} s")
+            case events.AgentFault(host, "lease", errno.EMFILE, reason):
+                hint = "each port takes a descriptor: raise the hard limit (ulimit -Hn), or ask for fewer tasks"
+                raise UnavailableError(f"{host}: cannot lease ports: {reason}", hint)
             case events.AgentFault(host, "lease", _, reason):
                 raise UnavailableError(
                     f"{host}: cannot lease ports: {reason}", "name another range with --ports, or none"

@@ -26,6 +26,8 @@ Output = Literal["all", "chief", "failed", "none"]
 
 # Lines waiting for a slow terminal or pipe; beyond it whole chunks are skipped.
 _BACKLOG = 32 << 20
+# What holding a piece costs beside its bytes: tiny lines on a frozen terminal would take a hundred times their length.
+_PIECE = 512
 # A line this long is shown in pieces.
 _LONGEST_LINE = 16 << 20
 # With ``--output failed``: as much of the end of each failed task's log.
@@ -209,6 +211,7 @@ class Console:
                 self._queue[0] = (sink, data[written:])
                 return False
             written -= len(data)
+            self._pending -= _PIECE
             self._queue.popleft()
         return True
 
@@ -253,7 +256,7 @@ class Console:
             self.say(f"the console could not keep up: {skipped} lines skipped here; the log files have them")
 
     def _add(self, sink: Sink, data: bytes | memoryview) -> None:
-        self._pending += len(data)
+        self._pending += len(data) + _PIECE
         self._queue.append((sink, memoryview(data)))
 
 

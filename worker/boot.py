@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 CONTROL_FD = "TFLAUNCH_CONTROL_FD"
 LINE_LIMIT = 4096  # PIPE_BUF of Linux: shorter writes to a pipe never mix with those of another process
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
+# As many of the innermost frames as are told: reading the lines of a runaway recursion's would take seconds.
+FRAMES = 100
 OWN_FILES = (os.path.join(PACKAGE, "start.py"), os.path.join(PACKAGE, "boot.py"))
 
 # What the peers of a failed worker raise, as measured with TensorFlow 2.21: three workers in an all_reduce, one of
@@ -317,7 +319,7 @@ def error_record(error: BaseException) -> "dict[str, object]":
         "type": type(error).__name__,
         "module": type(error).__module__,
         "message": short,
-        "traceback": "".join(traceback.format_exception(error)).replace(message, short),
+        "traceback": "".join(traceback.format_exception(error, limit=-FRAMES)).replace(message, short),
         "where": where(error),
         "victim": any(is_victim(type(one).__name__, text_of(one)) for one in (error, error.__cause__)),
     }

@@ -14,6 +14,7 @@ import selectors
 import signal
 import time
 from contextlib import suppress
+from functools import partial
 
 from . import facts, guard, kernel, strays, wire
 from .process import Process
@@ -106,31 +107,34 @@ class Agent:
             self._tell("fault", order="spawn", task=number, errno=error.errno, error=error.strerror)
             return
         self._processes[number] = process
-        self._watch_output(process)
-        self._watch(process.control, lambda fd: self._on_report(process, fd))
+        if not self._held_back:
+            self._listen_to(process)
         self._tell("started", task=number, pid=process.pid)
 
     # From the workers
 
-    def _watch_output(self, process: Process) -> None:
-        if not self._held_back:
-            self._watch(process.output, lambda fd: self._on_output(process, fd))
+    def _listen_to(self, process: Process) -> None:
+        for descriptor in process.open:
+            take_in = self._on_output if descriptor == process.output else self._on_report
+            self._watch(descriptor, partial(self._on_pipe, process, take_in))
 
-    def _on_output(self, process: Process, descriptor: int) -> None:
+    def _on_pipe(self, process: Process, take_in: Callable[[Process, bytes], None], descriptor: int) -> None:
+        if self._held_back:
+            return  # since the select that told of it
         if data := os.read(descriptor, wire.CHUNK):
-            self._writer.output(process.number, data)
-            if self._writer.pending > _HIGH:
-                self._flush()
-                self._hold_back()
+            take_in(process, data)
         else:
             self._close(process, descriptor)
+        if self._writer.pending > _HIGH:
+            self._flush()
+            self._hold_back()
 
-    def _on_report(self, process: Process, descriptor: int) -> None:
-        if data := os.read(descriptor, wire.CHUNK):
-            for record in process.reports(data):
-                self._tell("report", task=process.number, record=record)
-        else:
-            self._close(process, descriptor)
+    def _on_output(self, process: Process, data: bytes) -> None:
+        self._writer.output(process.number, data)
+
+    def _on_report(self, process: Process, data: bytes) -> None:
+        for record in process.reports(data):
+            self._tell("report", task=process.number, record=record)
 
     def _close(self, process: Process, descriptor: int) -> None:
         if descriptor in self._selector.get_map():
@@ -221,20 +225,19 @@ class Agent:
             self._resume()
 
     def _hold_back(self) -> None:
-        """Stop reading output: the pipes fill up and the workers wait, as they would for a slow disk."""
+        """Stop reading what the workers say: the pipes fill up and they wait, as they would for a slow disk."""
         if self._held_back or self._writer.pending <= _HIGH:
             return
         self._held_back = True
         for process in self._processes.values():
-            if process.output in process.open:
-                self._selector.unregister(process.output)
+            for descriptor in process.open:
+                self._selector.unregister(descriptor)
 
     def _resume(self) -> None:
         self._held_back = False
         for process in self._processes.values():
-            if process.output in process.open:
-                self._watch_output(process)
-                process.drain_by = process.drain_by and time.monotonic() + _DRAIN
+            self._listen_to(process)
+            process.drain_by = process.drain_by and time.monotonic() + _DRAIN
 
     # The end
 

@@ -251,17 +251,27 @@ class TestOutput:
 
     # Fills every buffer on its way to a launcher that does not read, then says how much that took, and ends.
     FILL = (
-        "import os, select, sys\nos.set_blocking(1, False)\nwritten = 0\n"
-        "while select.select([], [1], [], 0.3)[1]: written += os.write(1, bytes(4096))\n"
+        "import os, select, sys\nfd = int(sys.argv[2])\nos.set_blocking(fd, False)\nwritten = 0\n"
+        "while select.select([], [fd], [], 0.3)[1]: written += os.write(fd, sys.argv[3].encode())\n"
         "open(sys.argv[1], 'w').write(str(written))"
     )
 
-    def fill(self, agent: Agent, tmp_path: Path) -> int:
+    def fill(self, agent: Agent, tmp_path: Path, descriptor: int = 1, piece: str = "x" * 4096) -> int:
         """Let task 0 write until it cannot; returns how much it wrote."""
         path = tmp_path / "written"
         os.mkfifo(path)
-        agent.order(spawn(sys.executable, "-S", "-c", self.FILL, str(path)))
+        agent.order(spawn(sys.executable, "-S", "-c", self.FILL, str(path), str(descriptor), piece))
         return int(path.read_text())
+
+    def test_records_wait_for_a_slow_launcher_as_output_does(self, agent: Agent, tmp_path: Path) -> None:
+        agent.next("hello")
+        line = '{"kind": "note", "text": "%s"}\n' % ("x" * 4000)
+        written = self.fill(agent, tmp_path, 3, line)
+        assert written < 32 << 20  # hundreds of megabytes, were the agent to keep whatever comes
+        agent.order(shell("echo up", 1))
+        for _ in range(written // len(line)):
+            assert agent.next("report")["record"]["kind"] == "note"
+        assert {agent.next("exited")["task"], agent.next("exited")["task"]} == {0, 1}
 
     def test_a_task_may_start_while_the_others_are_held_back(self, agent: Agent, tmp_path: Path) -> None:
         agent.next("hello")
@@ -269,7 +279,7 @@ class TestOutput:
         agent.order(shell("echo up; sleep 600", 1))
         agent.next("exited")
         agent.printed(1, b"up")
-        assert agent.output[0] == bytes(written)
+        assert agent.output[0] == b"x" * written
 
     def test_what_a_dead_task_wrote_waits_for_a_slow_launcher(self, impatient: Agent, tmp_path: Path) -> None:
         impatient.next("hello")
