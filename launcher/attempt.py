@@ -11,7 +11,7 @@ from launcher.supervisor import Kill, Say, SetTimer, Spawn, Stop, Supervisor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from launcher.cluster import Cluster
+    from launcher.agents import Agents
     from launcher.console import Console
     from launcher.loop import Loop
     from launcher.plan import Plan
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 class Attempt:
     """The edge between the supervisor, which only decides, and the agents, files and console."""
 
-    def __init__(self, plan: Plan, cluster: Cluster, loop: Loop, run_dir: RunDir, console: Console) -> None:
+    def __init__(self, plan: Plan, agents: Agents, loop: Loop, run_dir: RunDir, console: Console) -> None:
         self._plan = plan
-        self._cluster = cluster
+        self._agents = agents
         self._loop = loop
         self._run_dir = run_dir
         self._console = console
@@ -56,9 +56,9 @@ class Attempt:
                 case Spawn(number):
                     self._spawn(number)
                 case Stop(number, grace):
-                    self._cluster.order(self._host(number), "stop", task=number, grace=grace)
+                    self._agents.order(self._host(number), "stop", task=number, grace=grace)
                 case Kill(number):
-                    self._cluster.order(self._host(number), "kill", task=number)
+                    self._agents.order(self._host(number), "kill", task=number)
                 case SetTimer(name, seconds):
                     self._loop.set_timer(name, seconds)
                 case Say(text):
@@ -67,7 +67,7 @@ class Attempt:
     def _spawn(self, number: int) -> None:
         launch = self._plan.launches[number]
         process = {"argv": launch.argv, "cwd": launch.cwd, "env": dict(launch.env), "cores": launch.task.cores}
-        self._cluster.order(self._host(number), "spawn", task=number, **process)
+        self._agents.order(self._host(number), "spawn", task=number, **process)
 
     def _host(self, number: int) -> str:
         return self._plan.launches[number].task.host

@@ -53,20 +53,20 @@ def _run_in(
     kernel.allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
     from launcher import outcome, placement, plan
+    from launcher.agents import Agents
     from launcher.attempt import Attempt
-    from launcher.cluster import Cluster
     from launcher.loop import Loop
 
-    with Loop(console, engine.silence) as loop, Cluster(config, channels, loop, run_dir) as cluster:
-        facts = cluster.meet()
+    with Loop(console, engine.silence) as loop, Agents(config, channels, loop, run_dir) as agents:
+        facts = agents.meet()
         hosts = [placement.found(spec, facts[spec.address]) for spec in config.hosts]
         tasks = placement.place(config, hosts)
-        ports = cluster.lease(placement.dialled(tasks))
+        ports = agents.lease(placement.dialled(tasks))
         python = preflight.interpreter(config)
         whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports)
         run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
         console.introduce(whole, run_dir.path)
-        supervisor = Attempt(whole, cluster, loop, run_dir, console).run()
+        supervisor = Attempt(whole, agents, loop, run_dir, console).run()
     return outcome.conclude(whole, supervisor, run_dir)
 
 

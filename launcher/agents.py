@@ -22,7 +22,7 @@ _HELLO = 30.0
 _FAREWELL = 10.0
 
 
-class Cluster:
+class Agents:
     """One started agent on each host. As a context manager it leaves none behind, however the run ends."""
 
     def __init__(self, config: ClusterConfig, channels: Mapping[str, Channel], loop: Loop, run_dir: RunDir) -> None:
@@ -31,7 +31,7 @@ class Cluster:
         self._run_dir = run_dir
         self._links = {host: Link(host, channel) for host, channel in channels.items()}
 
-    def __enter__(self) -> Cluster:
+    def __enter__(self) -> Agents:
         for link in self._links.values():
             self._loop.add(link)
         return self
