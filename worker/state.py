@@ -170,10 +170,18 @@ def _below(root: Any) -> Iterator[tuple[tuple[str, ...], tf.Variable, str]]:  # 
         if (variable := variable_of(each)) is not None:
             yield path, variable, getattr(each, "path", variable.name.partition(":")[0])
             continue
-        for name, child in tf.train.TrackableView(each).children(each).items():
+        for name, child in _children(each).items():
             if id(child) not in seen:
                 seen.add(id(child))
                 queue.append(((*path, name), child))
+
+
+def _children(each: Any) -> dict[str, Any]:  # noqa: ANN401
+    children: dict[str, Any] = tf.train.TrackableView(each).children(each)
+    # tf_keras (2.21) shows a Dropout's generator, where it has one, to a SavedModel alone.
+    if hasattr(hidden := getattr(each, "_random_generator", None), "_trackable_children"):
+        children["_random_generator"] = hidden
+    return children
 
 
 def _listed(root: Any) -> Iterator[tuple[tuple[str, ...], tf.Variable, str]]:  # noqa: ANN401
