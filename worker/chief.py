@@ -61,6 +61,7 @@ class Chief:
         self._begun = BEGINNING
         self._outcome = Outcome()
         self._skipped = 0
+        self._warned = False
         self._saved_at = time.monotonic()
 
     def resume(self) -> Found:
@@ -88,9 +89,10 @@ class Chief:
         if position.step in self._measures:
             return
         self._begun = position
+        self._warn_of_best(position)
         # Not a daemon: a training that fails lets a checkpoint that it has begun become whole.
         self._writing = threading.Thread(
-            target=self._write, args=(position, self._state.snapshot(averages)), name="checkpoint"
+            target=self._write, args=(position, self._state.snapshot(averages), wait), name="checkpoint"
         )
         self._writing.start()
         if wait:
@@ -177,9 +179,17 @@ class Chief:
         others = {**self._measures, self._begun.step: self._begun.measured}
         return best.of({**others, position.step: position.measured}) == position.step
 
-    def _write(self, position: Position, values: Mapping[str, tf.Tensor]) -> None:
+    def _warn_of_best(self, position: Position) -> None:
+        best = self._saving.best
+        if best and position.measured and best.metric not in position.measured and not self._warned:
+            self._warned = True
+            measured = ", ".join(name for name in position.measured if name != "step")
+            self._say(f"there is no {best.metric} to keep the best by; what is measured here is {measured}")
+
+    def _write(self, position: Position, values: Mapping[str, tf.Tensor], awaited: bool) -> None:
         """Runs beside the training, so it raises nothing: whatever happens is told."""
-        _yield_the_cores()
+        if not awaited:
+            _yield_the_cores()
         try:
             about = json.dumps({"position": position.to_json(), "recipe": self._saving.recipe})
             checkpoint = tree(self._state.slots, values, about)

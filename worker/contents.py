@@ -24,13 +24,15 @@ def tree(slots: tuple[Slot, ...], values: Mapping[str, tf.Tensor], about: str) -
     So the files are what ``tf.train.Checkpoint(model=model, optimizer=optimizer)`` writes and reads, and no variable of a
     strategy is touched in a thread that the other workers know nothing of.
     """
-    root = tf.train.Checkpoint(about=tf.Variable(about))
-    # Made when it is looked at; a CheckpointManager misses it where it is not.
-    root.save_counter.assign(0)
-    nodes: dict[tuple[str, ...], tf.train.Checkpoint] = {(): root}
-    for slot in slots:
-        *folder, name = slot.path
-        setattr(_node(nodes, tuple(folder)), name, tf.Variable(values[slot.key], trainable=False))
+    # Where there is a GPU, a variable would be put there.
+    with tf.device("CPU:0"):
+        root = tf.train.Checkpoint(about=tf.Variable(about))
+        # Made when it is looked at; a CheckpointManager misses it where it is not.
+        root.save_counter.assign(0)
+        nodes: dict[tuple[str, ...], tf.train.Checkpoint] = {(): root}
+        for slot in slots:
+            *folder, name = slot.path
+            setattr(_node(nodes, tuple(folder)), name, tf.Variable(values[slot.key], trainable=False))
     return root
 
 

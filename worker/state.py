@@ -95,11 +95,10 @@ class State:
         A value read from a variable on the host costs nothing here: TensorFlow shares its memory, and copies it when the
         next step changes the variable. One on a GPU is copied now, because its memory there is needed.
         """
+        local = {slot.key: self._local(slot).read_value() for slot in self.slots if slot.key not in averages}
+        values = {**local, **averages}
         with tf.device("CPU:0"):
-            return {
-                slot.key: averages[slot.key] if slot.key in averages else tf.identity(self._local(slot).read_value())
-                for slot in self.slots
-            }
+            return {slot.key: tf.identity(values[slot.key]) for slot in self.slots}
 
     def receive(self, values: Mapping[str, NDArray[Any]] | None) -> None:
         """Set all variables on all workers to the values that the chief gives; the others give None."""

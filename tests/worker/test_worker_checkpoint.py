@@ -123,6 +123,13 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, tiny: Callable[..., Ti
     assert names(tmp_path / "kept") == ["checkpoint", "ckpt-2", "ckpt-6", "ckpt-7", "lock"]
 
 
+def test_a_measure_that_nobody_takes_is_told_once(tiny: Callable[..., Tiny]) -> None:
+    first = tiny(best=Best("accuracy", "max"))
+    first.checkpoints.resume()
+    first.train(first.train(BEGINNING, 1, loss=0.5, error=0.1), 1, loss=0.4)
+    assert first.said == ["there is no accuracy to keep the best by; what is measured here is loss, error"]
+
+
 def test_what_somebody_put_there_is_never_removed(tmp_path: Path, tiny: Callable[..., Tiny]) -> None:
     first = tiny(keep=1)
     first.checkpoints.resume()
