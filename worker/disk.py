@@ -77,9 +77,10 @@ def reason(error: BaseException) -> str:
     """One line on what went wrong, the same each time that it does."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    # TensorFlow adds a trace of nodes, and before an errno's words the path, which may be of a temporary file.
-    text = str(getattr(error, "message", error)).partition("\n")[0]
-    return re.sub(r"^\S*/\S*; |( \[Op:\w+\])?$", "", text)
+    # TensorFlow adds the node before, its trace behind, and the path, which may be of a temporary file, to errno's words.
+    text = re.sub(r"^\{\{.*?\}\} |( \[Op:\w+\])$", "", str(getattr(error, "message", error)).partition("\n")[0])
+    path, _, words = text.rpartition("; ")
+    return words if "/" in path else text
 
 
 def sync(path: str) -> None:

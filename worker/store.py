@@ -44,7 +44,7 @@ LATEST = "checkpoint"
 EXPORT = "export"
 _NAME = re.compile(r"ckpt-(\d+)")
 # What a killed run may leave behind.
-_HALF_WRITTEN = re.compile(r"\.writing-.+")
+_HALF_WRITTEN = re.compile(r"\.writing-.+|checkpoint\.writing")
 _HALF_REMOVED = re.compile(r"\.removing-ckpt-\d+")
 
 
