@@ -47,6 +47,14 @@ class Slot:
     def kind(self) -> tuple[tuple[int, ...], str]:
         return tuple(self.variable.shape.as_list()), self.variable.dtype.base_dtype.name
 
+    @property
+    def count(self) -> int:
+        return int(np.prod(self.kind[0]))
+
+    @property
+    def bytes(self) -> int:
+        return self.count * int(self.variable.dtype.base_dtype.size)
+
 
 class State:
     """All variables below some trackable objects, such as ``State(strategy, model=model, optimizer=optimizer)``.
@@ -76,10 +84,8 @@ class State:
             return {}
         flat, offset, found = self._read_averaged(), 0, {}
         for slot in self._averaged:
-            shape, _ = slot.kind
-            size = int(np.prod(shape))
-            found[slot.key] = self._scaled(slot, tf.reshape(flat[offset : offset + size], shape))
-            offset += size
+            found[slot.key] = self._scaled(slot, tf.reshape(flat[offset : offset + slot.count], slot.kind[0]))
+            offset += slot.count
         return found
 
     def average(self) -> None:
@@ -103,14 +109,12 @@ class State:
     def receive(self, values: Mapping[str, NDArray[Any]] | None) -> None:
         """Set all variables on all workers to the values that the chief gives; the others give None."""
         for group in _groups(self.slots):
-            data = None if values is None else b"".join(_ordered(values[slot.key]).tobytes() for slot in group)
-            data, offset = self.from_chief(data), 0
+            mine = None if values is None else b"".join(values[slot.key].tobytes() for slot in group)
+            data, offset = self.from_chief(mine), 0
             for slot in group:
-                shape, dtype = slot.kind
-                size = int(np.prod(shape)) * slot.variable.dtype.base_dtype.size
-                value = np.frombuffer(data, tf.as_dtype(dtype).as_numpy_dtype, offset=offset, count=int(np.prod(shape)))
-                slot.variable.assign(value.reshape(shape))
-                offset += size
+                value = np.frombuffer(data, slot.variable.dtype.as_numpy_dtype, slot.count, offset)
+                slot.variable.assign(value.reshape(slot.kind[0]))
+                offset += slot.bytes
 
     def from_chief(self, data: bytes | None) -> bytes:
         """Give the chief's bytes to all workers; the others pass None. A collective.
@@ -119,12 +123,13 @@ class State:
         """
         if self.alone:
             return data or b""
-        words = np.frombuffer((data or b"").ljust(-(-len(data or b"") // 8) * 8, b"\0"), np.int64)
-        length, count = self._sum(np.array([len(data or b""), len(words)]), give=data is not None)
-        if not count:
+        give = data is not None
+        length = int(self._sum(np.array([len(data or b"")]), give=give)[0])
+        if length == 0:
             return b""
-        received = self._sum(words if data is not None else np.zeros(count, np.int64), give=data is not None)
-        return received.tobytes()[:length]
+        # A whole number of words, of which the chief has the contents.
+        padded = (data or b"").ljust(-(-length // 8) * 8, b"\0")
+        return self._sum(np.frombuffer(padded, np.int64), give=give).tobytes()[:length]
 
     def _sum(self, words: NDArray[np.int64], *, give: bool) -> NDArray[np.int64]:
         """A sum over the replicas, in which every one but one of the giver's adds nothing."""
@@ -214,15 +219,10 @@ def _groups(slots: Iterable[Slot]) -> Iterator[Sequence[Slot]]:
     group: list[Slot] = []
     room = _SHARE_BYTES
     for slot in slots:
-        size = int(np.prod(slot.kind[0])) * slot.variable.dtype.base_dtype.size
-        if group and size > room:
+        if group and slot.bytes > room:
             yield group
             group, room = [], _SHARE_BYTES
         group.append(slot)
-        room -= size
+        room -= slot.bytes
     if group:
         yield group
-
-
-def _ordered(value: NDArray[Any]) -> NDArray[Any]:
-    return np.ascontiguousarray(value)
