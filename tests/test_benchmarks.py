@@ -68,7 +68,10 @@ def test_a_run_reports_every_sample_as_json_and_as_markdown(tmp_path: Path) -> N
     [
         (
             ["--only", "nop"],
-            "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, kill, idle",
+            (
+                "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, kill, idle, "
+                "checkpoint-1, checkpoint-2"
+            ),
         ),
         (["--markdown", "README.md.missing"], "README.md.missing: "),
         (["--markdown", "LICENSE"], f"needs one line {report.BEGIN}"),

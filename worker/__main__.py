@@ -10,11 +10,12 @@ from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, NoReturn
 
-from worker.context import Context, ContextError
+from worker.context import Context, ContextError, report
+from worker.rhythm import Best, Every
 from worker.tasks import NAMES, Settings, Task, named
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -43,14 +44,27 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def _train(task: Task, settings: Settings, context: Context) -> int:
-    from worker.checkpoint import CheckpointError
+    from worker.saving import CheckpointError
     from worker.train import train
 
     try:
         train(task, settings, context)
     except CheckpointError as error:
+        if not context.is_chief:
+            _end_unheard(error, error.exit_status)
         return _complain(str(error), error.exit_status)
     return 0
+
+
+def _end_unheard(error: Exception, status: int) -> NoReturn:
+    """End for what the chief, which fails of it at the same moment, says for all.
+
+    The launcher hears that this one is a victim, and nothing that would come later: neither an exit nor TensorFlow's words
+    on the loss of its peers.
+    """
+    report("error", type=type(error).__name__, message=str(error), victim=True)
+    sys.stdout.flush()
+    os._exit(status)
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[Task, Settings]:
@@ -65,12 +79,31 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[Tas
     parser.add_argument("--global-batch", metavar="N", type=_positive, help="examples a step, all workers together")
     parser.add_argument("--learning-rate", metavar="F", type=_positive_number, help="Adam's learning rate")
     parser.add_argument("--seed", metavar="N", type=_natural, help="of the initial weights and the order of examples")
-    parser.add_argument("--checkpoint-dir", metavar="DIR", help="where the chief writes checkpoints and resumes from")
+    _add_checkpoints(parser)
     given = vars(parser.parse_args(arguments))
     task: Task = given.pop("task")
     if directory := environment.get("TFLAUNCH_CHECKPOINT_DIR"):
         given.setdefault("checkpoint_dir", directory)
+    if environment.get("TFLAUNCH_ATTEMPT", "0") != "0":
+        # The first attempt has started over; this one goes on from what that has saved.
+        given.pop("fresh", None)
     return task, replace(task.defaults, **given)
+
+
+def _add_checkpoints(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--checkpoint-dir", metavar="DIR", help="where the chief writes checkpoints and resumes from")
+    parser.add_argument(
+        "--save-every",
+        metavar="TIME",
+        type=_of(Every.parse),
+        help="such as '100 steps', '10 min', '1 epoch, 10 min', 'end'",
+    )
+    parser.add_argument("--keep", metavar="N", type=_positive, help="how many of the newest checkpoints to keep")
+    parser.add_argument(
+        "--keep-best", metavar="MEASURE", type=_of(Best.parse), help="keep the best one too, such as by min:loss"
+    )
+    parser.add_argument("--fresh", action="store_true", help="start over; older checkpoints are moved, not removed")
+    parser.add_argument("--export", action="store_true", help="write a SavedModel in the end, beside the .keras file")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,6 +120,18 @@ def _task(name: str) -> Task:
     nearest = get_close_matches(name, NAMES, n=1)
     hint = f"did you mean {nearest[0]}?" if nearest else f"there is {', '.join(NAMES)}"
     raise argparse.ArgumentTypeError(f"no task is called {name!r}; {hint}")
+
+
+def _of(parse: Callable[[str], object]) -> Callable[[str], object]:
+    """``parse`` for argparse, which keeps the words of a ValueError to itself."""
+
+    def parsed(text: str) -> object:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parsed
 
 
 def _natural(text: str) -> int:

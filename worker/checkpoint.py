@@ -1,146 +1,110 @@
 """Checkpoints that the chief alone writes and reads; the other workers have its state from it over the wire.
 
-Why nobody else needs the files: at the start of a run all workers take the chief's variables in one collective. So no two
+Why nobody else needs the files: at the start of a run all workers take the chief's variables in a collective. So no two
 workers can restore different checkpoints, whatever is on their disks, and the directory need not be shared.
 
-Why the chief can write alone: the variables of a Keras 3 model without BatchNormalization are mirrored, equal on every
-replica at every step, and a save reads the local copy. Variables that are averaged when they are read (tf_keras's
-BatchNormalization) would make the save a collective, and the chief would wait in it for workers who never come.
-
-Why a killed run leaves a usable checkpoint: CheckpointManager writes a checkpoint under names of its own, and only then
-renames a new ``checkpoint`` file, the one that says which is the latest, over the old.
+Why all workers call it nonetheless: what differs between them is averaged for a save (state.py), and that they have to do
+together. So they agree on when: by steps and epochs each for itself, by time from the chief (rhythm.py).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import time
+from typing import TYPE_CHECKING, Any, Self
 
-import tensorflow as tf
-
-from worker.context import report
+from worker.chief import Chief, Found
+from worker.position import BEGINNING, Position
+from worker.saving import CheckpointError, Outcome
 
 if TYPE_CHECKING:
-    import keras
+    from collections.abc import Callable
 
-
-class CheckpointError(Exception):
-    """Checkpoints cannot be written or read; the message is one line.
-
-    ``exit_status`` is 2 where another ``--checkpoint-dir`` or other settings are the cure, else 1.
-    """
-
-    def __init__(self, message: str, exit_status: int = 1) -> None:
-        super().__init__(message)
-        self.exit_status = exit_status
+    from worker.saving import Saving
+    from worker.state import State
 
 
 class Checkpoints:
-    """The checkpoints of one learner in one directory, which is made when it is not there. The last three are kept."""
+    """The checkpoints of one training. Every worker makes the same calls: most of them are collectives.
 
-    def __init__(
-        self,
-        directory: str,
-        recipe: str,
-        strategy: tf.distribute.Strategy,
-        model: keras.Model,
-        optimizer: keras.optimizers.Optimizer,
-        *,
-        is_chief: bool,
-    ) -> None:
-        """``recipe`` is the settings that a checkpoint is trained on with; it is stored, and must be equal to go on."""
-        self._directory = directory
-        self._recipe = recipe
-        self._strategy = strategy
-        self._model = model
-        self._optimizer = optimizer
-        self._manager = self._manage() if is_chief else None
+    Only the chief says anything: what is remarkable through ``say``, what went wrong on stderr.
+    """
 
-    def resume(self) -> int:
-        """Bring all workers to the chief's latest checkpoint and give its step; 0 when there is none.
+    def __init__(self, saving: Saving, state: State, *, is_chief: bool, say: Callable[[str], None] = print) -> None:
+        self._saving = saving
+        self._state = state
+        self._chief = Chief(saving, state, say) if is_chief else None
+        self._last = BEGINNING
+        self._ask_at = 0
+        self._asked = (0, time.monotonic())
 
-        A collective: every worker calls it, before its first step. An empty directory gets the untrained state at once,
-        so that one that cannot be written to is found out before any training, and by all workers.
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def resume(self) -> Position:
+        """Bring all workers to the newest checkpoint of the chief that is whole, and tell where it stands.
+
+        Without a checkpoint that is the beginning, where the strategy has made all variables alike.
 
         Raises:
-            CheckpointError: on the chief with the reason, on the others with the word that the chief has failed.
+            CheckpointError: on every worker, with the same words; the chief's directory cannot be used.
         """
-        error = None
-        step = 0
-        if self._manager:
-            try:
-                step = self._open(self._manager)
-            except CheckpointError as failure:
-                error, step = failure, -failure.exit_status
-        agreed = int(self._from_chief(tf.constant(step, tf.int64)))
-        if agreed < 0:
-            raise error or CheckpointError("the chief could not open its checkpoints; its own line says why", -agreed)
-        if agreed > 0:
-            for variable in (*self._model.variables, *self._optimizer.variables):
-                variable.assign(self._from_chief(variable.value))
-        return agreed
+        found = self._chief.resume() if self._chief else Found()
+        word = json.dumps([found.error, found.status, found.position.to_json(), found.values is not None])
+        error, status, position, restored = json.loads(self._state.from_chief(word.encode() if self._chief else None))
+        if error:
+            self.close()
+            raise CheckpointError(error, status)
+        if restored:
+            self._state.receive(found.values)
+        self._last = Position.from_json(position)
+        self._asked = (self._last.step, time.monotonic())
+        return self._last
 
-    def save(self) -> None:
-        """Write a checkpoint of the present step; anywhere but on the chief, do nothing.
+    def after_step(self, step: int, epoch: int, position: Callable[[], Position]) -> None:
+        """Save if it is time to; ``step`` steps and ``epoch`` whole epochs are behind. ``position`` is asked only then."""
+        if self._saving.every.crossed(self._last, step, epoch) or self._time_has_come(step):
+            self.save(position())
 
-        Raises:
-            CheckpointError: the directory cannot be written to, or the disk is full.
+    def save(self, position: Position, *, wait: bool = False) -> None:
+        """Save now; with ``wait``, until it is written."""
+        self._last = position
+        averages = self._state.averages()
+        if self._chief:
+            self._chief.save(position, averages, wait=wait)
+
+    def finish(self, position: Position) -> Outcome:
+        """Save the last step, if it is not yet, and wait until all is written."""
+        self.save(position, wait=True)
+        return self._chief.outcome(position) if self._chief else Outcome()
+
+    def export(self, model: Any, step: int, *, saved_model: bool = False) -> str:  # noqa: ANN401 - Keras of both kinds
+        """Put the trained model beside the checkpoints, and give the reason if that fails; empty on all other workers.
+
+        What differs between the workers is averaged, and stays so.
         """
-        if not self._manager:
-            return
-        step = self._step()
-        try:
-            path = self._manager.save(checkpoint_number=step)
-        except tf.errors.OpError as error:
-            raise CheckpointError(f"cannot write a checkpoint to {self._directory}: {_reason(error)}") from error
-        report("checkpoint", path=path, step=step)
+        self._state.average()
+        return self._chief.export(model, step, saved_model=saved_model) if self._chief else ""
 
-    def _manage(self) -> tf.train.CheckpointManager:
-        # Outside of the strategy's scope, in which the chief would wait for all others to create each variable with it.
-        return tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=self._model, optimizer=self._optimizer, recipe=tf.Variable(self._recipe)),
-            self._directory,
-            max_to_keep=3,
-        )
+    def close(self) -> None:
+        """Wait for what is being written, and let others have the directory. May be called twice."""
+        if self._chief:
+            self._chief.close()
 
-    def _open(self, manager: tf.train.CheckpointManager) -> int:
-        if manager.latest_checkpoint is None:
-            self.save()
-            return 0
-        try:
-            self._refuse_other_recipe(manager.latest_checkpoint)
-            manager.checkpoint.restore(manager.latest_checkpoint).assert_existing_objects_matched()
-        except (tf.errors.OpError, AssertionError, ValueError) as error:
-            raise CheckpointError(
-                f"cannot read checkpoint {manager.latest_checkpoint}: {_reason(error)}; move it away, "
-                "or name another directory with --checkpoint-dir",
-                exit_status=2,
-            ) from error
-        return self._step()
+    def _time_has_come(self, step: int) -> bool:
+        if self._saving.every.seconds is None or step < self._ask_at:
+            return False
+        pause = self._chief.ask_again_after(self._step_time(step)) if self._chief else 0
+        if not self._state.alone:
+            pause = int(self._state.from_chief(str(pause).encode() if self._chief else None))
+        self._ask_at = step + max(1, pause)
+        return pause == 0
 
-    def _step(self) -> int:
-        # Keras 3.15 cannot turn a mirrored variable into an int itself.
-        return int(tf.convert_to_tensor(self._optimizer.iterations.value))
-
-    def _refuse_other_recipe(self, path: str) -> None:
-        stored = tf.Variable("")
-        tf.train.Checkpoint(recipe=stored).read(path).expect_partial()
-        recipe = stored.numpy().decode()
-        if recipe != self._recipe:
-            raise CheckpointError(
-                f"{path} was trained as [{recipe or 'something else'}], not as [{self._recipe}]; "
-                "repeat those flags, or name another directory with --checkpoint-dir",
-                exit_status=2,
-            )
-
-    def _from_chief(self, value: tf.Tensor) -> tf.Tensor:
-        """Give the chief's value to all: a sum in which every replica but the chief's first, number 0, adds nothing."""
-        value = tf.convert_to_tensor(value)
-        values = self._strategy.experimental_distribute_values_from_function(
-            lambda replica: value if replica.replica_id_in_sync_group == 0 else tf.zeros_like(value)
-        )
-        return self._strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what TensorFlow says, without the trace of nodes that follows."""
-    return str(getattr(error, "message", error)).partition("\n")[0]
+    def _step_time(self, step: int) -> float:
+        """Of the steps since the chief was asked last."""
+        (before, then), now = self._asked, time.monotonic()
+        self._asked = (step, now)
+        return (now - then) / max(1, step - before)

@@ -6,6 +6,7 @@ It takes values, never flags, and asks who is the chief only where something is 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,13 +17,17 @@ import tensorflow as tf
 from worker.checkpoint import Checkpoints
 from worker.context import report
 from worker.data import Batch, Schedule, cut
+from worker.saving import CheckpointError, Saving
+from worker.state import State
 from worker.strategy import build, choose
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from worker.context import Context
     from worker.data import Examples
+    from worker.position import Position
+    from worker.saving import Outcome
     from worker.tasks import Settings, Task
 
 SUM = tf.distribute.ReduceOp.SUM
@@ -82,12 +87,12 @@ class Learner:
 
 
 def train(task: Task, settings: Settings, context: Context) -> float:
-    """Train, or train on from the last checkpoint, to the end of the last epoch; test; give the accuracy, 0 to 1.
+    """Train, or train on from the last checkpoint, to the end of the last epoch; export; test; give the accuracy, 0 to 1.
 
     Every process of the cluster calls this with equal settings. The chief prints what happens and writes checkpoints.
 
     Raises:
-        CheckpointError: the chief cannot read or write its checkpoints.
+        CheckpointError: the training cannot begin with the checkpoints there are, or its end could not be saved.
     """
     say = _print if context.is_chief else _keep_quiet
     choice = choose(context.size, len(tf.config.list_physical_devices("GPU")))
@@ -95,17 +100,23 @@ def train(task: Task, settings: Settings, context: Context) -> float:
     say("data", f"{len(examples):,} {task.noun} to learn from, {len(tests):,} to be tested on")
     say("strategy", str(choice))
     learner = Learner(build(choice), task.model, settings)
-    checkpoints = Checkpoints(
+    saving = Saving(
         settings.checkpoint_dir,
         f"{task.name} {settings.recipe}",
-        learner.strategy,
-        learner.model,
-        learner.optimizer,
-        is_chief=context.is_chief,
+        settings.save_every,
+        settings.keep,
+        settings.keep_best,
+        settings.fresh,
     )
-    _learn(learner, examples, settings, checkpoints, say)
-    accuracy = _test(learner, tests)
+    state = State(learner.strategy, model=learner.model, optimizer=learner.optimizer)
+    with Checkpoints(saving, state, is_chief=context.is_chief, say=partial(say, "checkpoints")) as checkpoints:
+        position = _learn(learner, examples, settings, checkpoints, say)
+        outcome = checkpoints.finish(position)
+        exported = checkpoints.export(learner.model, position.step, saved_model=settings.export)
+        # Last, as the others wait in it for the chief.
+        accuracy = _test(learner, tests)
     say("test accuracy", f"{accuracy:.1%} ({round(accuracy * len(tests)):,} of {len(tests):,})")
+    _tell(outcome, exported, saving, say)
     return accuracy
 
 
@@ -115,29 +126,68 @@ def _learn(
     settings: Settings,
     checkpoints: Checkpoints,
     say: Callable[[str, str], None],
-) -> None:
+) -> Position:
+    """Make all steps that are left, and give the position after them."""
     schedule = Schedule(len(examples), settings.global_batch, settings.seed)
     steps = settings.epochs * schedule.steps_per_epoch
-    start = checkpoints.resume()
-    say("checkpoints", f"{settings.checkpoint_dir}{_described(start, steps)}")
+    position = checkpoints.resume()
+    say("checkpoints", f"{settings.checkpoint_dir}{_described(position.step, steps)}")
     progress = Progress(steps)
     rhythm = min(10, -(-settings.epochs // 10))
-    for epoch in range(start // schedule.steps_per_epoch + 1, settings.epochs + 1):
-        loss = _learn_epoch(learner, examples, schedule, epoch, progress)
-        if epoch % rhythm == 0 or epoch == settings.epochs:
-            checkpoints.save()
-            step = epoch * schedule.steps_per_epoch
-            say("epoch", f"{_of(epoch, settings.epochs)}   step {_of(step, steps)}   loss {loss:.4f}")
+    for epoch in range(position.epoch, settings.epochs):
+        position = _learn_epoch(learner, examples, schedule, position, checkpoints, progress)
+        if (epoch + 1) % rhythm == 0 or epoch + 1 == settings.epochs:
+            loss = position.measured["loss"]
+            say("epoch", f"{_of(epoch + 1, settings.epochs)}   step {_of(position.step, steps)}   loss {loss:.4f}")
+    return position
 
 
-def _learn_epoch(learner: Learner, examples: Examples, schedule: Schedule, epoch: int, progress: Progress) -> float:
-    """Give the mean of the losses of the epoch's steps."""
-    last = epoch * schedule.steps_per_epoch
-    losses = []
-    for step in range(last - schedule.steps_per_epoch, last):
-        losses.append(learner.learn(learner.distribute(partial(schedule.shard, examples, step))))
-        progress(step + 1, losses[-1])
-    return float(tf.reduce_mean(losses))
+def _learn_epoch(
+    learner: Learner,
+    examples: Examples,
+    schedule: Schedule,
+    start: Position,
+    checkpoints: Checkpoints,
+    progress: Progress,
+) -> Position:
+    """Make the steps that are left of an epoch, and give the position after it."""
+    losses = [tf.constant(loss) for loss in start.partial]
+    last = (start.epoch + 1) * schedule.steps_per_epoch
+    for step in range(start.step + 1, last + 1):
+        losses.append(learner.learn(learner.distribute(partial(schedule.shard, examples, step - 1))))
+        progress(step, losses[-1])
+        position = partial(_after, start, step, schedule.steps_per_epoch, losses)
+        checkpoints.after_step(step, step // schedule.steps_per_epoch, position)
+    return _after(start, last, schedule.steps_per_epoch, losses)
+
+
+def _after(start: Position, step: int, steps_per_epoch: int, losses: Sequence[tf.Tensor]) -> Position:
+    """The position after a step of the epoch that ``start`` lies in, with the losses of all its steps up to there."""
+    epoch, batch = divmod(step, steps_per_epoch)
+    total = float(tf.add_n(losses))
+    if batch:
+        return replace(start, step=step, epoch=epoch, batch=batch, partial=(total,))
+    measured = {"step": step, "loss": total / steps_per_epoch}
+    return replace(start, step=step, epoch=epoch, batch=0, history=(*start.history, measured), partial=())
+
+
+def _tell(outcome: Outcome, exported: str, saving: Saving, say: Callable[[str, str], None]) -> None:
+    """Say what became of the checkpoints, if there is anything to say.
+
+    Raises:
+        CheckpointError: the end of the training is not on the disk.
+    """
+    if outcome.skipped > outcome.saved:
+        say("checkpoints", f"{outcome.skipped:,} were left out, as the one before was still being written")
+    if outcome.failed:
+        say("checkpoints", f"{outcome.failed:,} COULD NOT BE SAVED, {outcome.saved:,} were; {outcome.reason}")
+    if not outcome.complete:
+        newest = (
+            "there is no checkpoint" if outcome.step is None else f"the newest checkpoint is of step {outcome.step}"
+        )
+        raise CheckpointError(f"the end of the training is not saved to {saving.directory}: {outcome.reason}; {newest}")
+    if exported:
+        raise CheckpointError(f"cannot export to {saving.directory}: {exported}; the last checkpoint has it all")
 
 
 def _test(learner: Learner, tests: Examples) -> float:
@@ -171,7 +221,9 @@ class Progress:
 def _described(start: int, steps: int) -> str:
     if start == 0:
         return ""
-    return f", resumed from step {start}" if start < steps else f", already trained to step {start}"
+    if start < steps:
+        return f", resumed from step {start}"
+    return f", already trained to step {start}; more --epochs train on, --fresh starts over"
 
 
 def _of(number: int, total: int) -> str:

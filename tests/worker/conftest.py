@@ -49,6 +49,7 @@ class Processes:
             [sys.executable, *arguments],
             cwd=self._folder,
             env={**kept, "PYTHONPATH": str(ROOT), **(environment or {})},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

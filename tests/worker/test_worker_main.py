@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from worker.__main__ import main, parse
+from worker.rhythm import Best, Every
 from worker.tasks import Settings
 
 if TYPE_CHECKING:
@@ -24,6 +26,18 @@ def test_a_task_brings_its_defaults() -> None:
 def test_flags_override_the_defaults() -> None:
     flags = "--epochs 3 --global-batch 10 --learning-rate 1e-4 --seed 9 --checkpoint-dir here"
     assert settings(*flags.split()) == Settings(3, 10, 1e-4, 9, "here")
+
+
+def test_flags_say_when_to_save_and_what_to_keep() -> None:
+    flags = ["--save-every", "100 steps, 1 h", "--keep", "5", "--keep-best", "min:loss", "--fresh", "--export"]
+    every = Every(steps=100, seconds=3600)
+    expected = replace(settings(), save_every=every, keep=5, keep_best=Best("loss", "min"), fresh=True, export=True)
+    assert settings(*flags) == expected
+
+
+def test_a_second_attempt_goes_on_from_what_the_first_has_begun_anew() -> None:
+    assert settings("--fresh", TFLAUNCH_ATTEMPT="0").fresh
+    assert not settings("--fresh", TFLAUNCH_ATTEMPT="1").fresh
 
 
 @pytest.mark.parametrize(
@@ -44,6 +58,9 @@ def test_the_environment_names_a_checkpoint_directory(flags: list[str], expected
         ("digits --seed x", "--seed: 'x' is not a whole number from 0"),
         ("digits --learning-rate nan", "--learning-rate: 'nan' is not a number above 0"),
         ("digits --learning-rate fast", "--learning-rate: 'fast' is not a number above 0"),
+        ("digits --save-every often", "--save-every: 'often' is not like '100 steps', '30 s'"),
+        ("digits --keep 0", "--keep: '0' is not a whole number from 1"),
+        ("digits --keep-best loss", "--keep-best: 'loss' is not like 'min:loss'"),
         ("digits --colour red", "unrecognized arguments: --colour red"),
     ],
 )

@@ -86,7 +86,8 @@ def test_a_cluster_trains_the_digits_and_then_goes_on(tmp_path: Path, processes:
     # The user's own scripts may run Keras on something else.
     alone = processes.run(*DIGITS, environment={"KERAS_BACKEND": "jax"})
     assert (alone.status, alone.err) == (0, "")
-    assert "checkpoints    checkpoints/digits, already trained to step 483\ntest accuracy" in alone.out
+    told = "already trained to step 483; more --epochs train on, --fresh starts over"
+    assert f"checkpoints    checkpoints/digits, {told}\ntest accuracy" in alone.out
 
 
 def test_progress_is_reported_four_times_a_second_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

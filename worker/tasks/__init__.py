@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from worker.rhythm import EPOCHLY, Best, Every
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -26,6 +28,11 @@ class Settings:
         learning_rate: Adam's.
         seed: of the initial weights and of the order of the examples.
         checkpoint_dir: where the chief writes, a path or whatever URL TensorFlow can write to.
+        save_every: how often it does, beside the end.
+        keep: how many of the newest checkpoints are kept.
+        keep_best: by what measure one more is kept.
+        fresh: begin anew, with older checkpoints moved out of the way.
+        export: write a SavedModel in the end, beside the .keras file.
     """
 
     epochs: int
@@ -33,6 +40,11 @@ class Settings:
     learning_rate: float
     seed: int
     checkpoint_dir: str
+    save_every: Every = EPOCHLY
+    keep: int = 3
+    keep_best: Best | None = None
+    fresh: bool = False
+    export: bool = False
 
     @property
     def recipe(self) -> str:
