@@ -46,8 +46,11 @@ class Attempt:
     def _take_in(self, event: events.Event, supervisor: Supervisor) -> None:
         now = time.time()
         self._run_dir.event(event, now)
-        if isinstance(event, events.TaskExited):
-            self._console.finish(event.task)
+        match event:
+            case events.TaskExited(task):
+                self._console.finish(task)
+            case events.TaskReport(task, {"kind": "metrics"} as record):
+                self._run_dir.metrics(self._plan.tasks[task].label, record)
         self._obey(supervisor.handle(event, now))
 
     def _obey(self, commands: Iterable[Command]) -> None:

@@ -360,7 +360,7 @@ def _name(command: Command) -> str:
         case Program(argv):
             name = PurePath(argv[0]).name
         case Trainer(task):
-            name = task
+            name = PurePath(task.partition(":")[0]).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100] or "run"
 
 

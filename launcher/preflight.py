@@ -149,13 +149,19 @@ def _command(config: ClusterConfig, answer: Answer | None) -> Iterator[Flaw]:
         case Program(argv):
             yield from _program(config, argv[0])
         case Trainer(task):
-            yield from _training(task)
+            yield from _training(config, task)
 
 
-def _training(task: str) -> Iterator[Flaw]:
+def _training(config: ClusterConfig, task: str) -> Iterator[Flaw]:
+    file, colon, _ = task.rpartition(":")
+    if colon:
+        if not (Path(config.cwd or "") / file).is_file():
+            yield Flaw(("task",), f"no such file: {file}")
+        return
     names = sorted(path.stem for path in _OUR_TRAINER.with_name("tasks").glob("[a-z]*.py"))
     if task not in names:
-        yield Flaw(("task",), f"no training is called {task}", nearest(task, names) or f"there is {', '.join(names)}")
+        others = f"there is {', '.join(names)}, or a task of your own as FILE.py:NAME"
+        yield Flaw(("task",), f"no training is called {task}", nearest(task, names) or others)
 
 
 def _script(config: ClusterConfig, given: str) -> Iterator[Flaw]:

@@ -3,6 +3,7 @@
 runs/<name>-<UTC time>-<id>/    mode 0700
 run.json                    the plan (no secrets) and the versions
 events.jsonl                everything that happened but output, a line each
+metrics.jsonl               what the training measured, a line an epoch, if it told
 attempt-0/worker-0.log      every byte that the task wrote, in order
 agents/<host>.log           what an agent, or what carries it, had to say itself
 outcome.json                how it ended
@@ -37,6 +38,7 @@ class RunDir:
         self._warn = warn
         self._logs: dict[str, AppendOnly] = {}
         self._events = AppendOnly(path / "events.jsonl", warn)
+        self._metrics = AppendOnly(path / "metrics.jsonl", warn)
 
     @classmethod
     def named(cls, base: Path, name: str, warn: Callable[[str], object]) -> RunDir:
@@ -86,6 +88,11 @@ class RunDir:
         line = {"time": round(now, 6), "event": type(event).__name__, **event._asdict()}
         self._events.write(json.dumps(line, default=str).encode() + b"\n")
 
+    def metrics(self, task: str, record: Mapping[str, object]) -> None:
+        """Append to metrics.jsonl what a task measured."""
+        measured = {name: value for name, value in record.items() if name != "kind"}
+        self._metrics.write(json.dumps({"task": task, **measured}, default=str).encode() + b"\n")
+
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON document whole, or not at all."""
         path = self.path / name
@@ -100,7 +107,7 @@ class RunDir:
 
     def close(self) -> None:
         """Close the files."""
-        for log in (*self._logs.values(), self._events):
+        for log in (*self._logs.values(), self._events, self._metrics):
             log.close()
 
 

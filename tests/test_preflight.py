@@ -142,6 +142,16 @@ class TestProgram:
 
 
 class TestTrainer:
+    def test_ours_and_the_users_own(self, here: Path) -> None:
+        assert fine(Trainer("digits"))
+        assert refused(Trainer("digts")).startswith("no training is called digts\n  did you mean")
+        assert refused(Trainer("zebra")).endswith(
+            "there is digits, linear, mnist, or a task of your own as FILE.py:NAME"
+        )
+        assert refused(Trainer("mine.py:task")) == "no such file: mine.py"
+        (here / "mine.py").touch()
+        assert fine(Trainer("mine.py:task"))
+
     def test_it_needs_tensorflow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sys, "path", [])
         with pytest.raises(UnavailableError, match=r"TensorFlow is not installed for .*\n.*pip install"):

@@ -292,11 +292,14 @@ class PackageFinder:
 
 
 def report_exit(leaving: SystemExit) -> None:
-    """Reports the status, unless it is 0, and the text that the interpreter is about to make of ``leaving``."""
+    """Reports the status, unless it is 0, and the text that the interpreter is about to make of ``leaving``.
+
+    Our own trainer puts more on it: what it has printed, and whether that is the echo of another worker's end.
+    """
     code = leaving.code
-    status, text = (code & 0xFF, "") if isinstance(code, int) else (1, text_of(code))
+    status, text = (code & 0xFF, getattr(leaving, "text", "")) if isinstance(code, int) else (1, text_of(code))
     if code is not None and status:
-        report("exit", status=status, text=text, where=where(leaving))
+        report("exit", status=status, text=text, where=where(leaving), victim=getattr(leaving, "victim", False))
 
 
 def report_error(error: BaseException) -> None:

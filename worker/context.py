@@ -27,6 +27,7 @@ class Context:
         index: its number within the job, from 0.
         size: how many processes train together, the chief included; parameter servers and evaluators do not count.
         parameter_servers: how many of them the cluster has; a collective strategy works with none.
+        rank: its number among those who train together, the chief's being 0.
         is_chief: whether this is the one that writes: the chief, or worker 0 where no job is called so.
     """
 
@@ -34,6 +35,7 @@ class Context:
     index: int = 0
     size: int = 1
     parameter_servers: int = 0
+    rank: int = 0
     is_chief: bool = True
 
     @property
@@ -64,7 +66,8 @@ class Context:
         job, index = _place(config.get("task"), counts)
         lead = "chief" if "chief" in counts else "worker"
         size = sum(counts.get(member, 0) for member in MEMBERS)
-        return cls(job, index, size, counts.get("ps", 0), is_chief=(job, index) == (lead, 0))
+        rank = index + (job == "worker" and lead == "chief")
+        return cls(job, index, size, counts.get("ps", 0), rank, is_chief=(job, index) == (lead, 0))
 
 
 def _parse(text: str) -> dict[str, object]:
@@ -108,11 +111,15 @@ def _place(task: object, counts: Mapping[str, int]) -> tuple[str, int]:
     return job, index
 
 
-def report(kind: str, **fields: str | float) -> None:
+def report(kind: str, /, **fields: object) -> None:
     """Tell the launcher: ``report("progress", step=120, of=500, loss=0.12)``. Outside a launched cluster, nothing.
 
     The code that boots a worker owns the descriptor to the launcher and is registered under a private module name.
     """
-    boot = sys.modules.get("_tflaunch_boot")
-    if boot is not None:
-        boot.report(kind, **fields)
+    if is_launched():
+        sys.modules["_tflaunch_boot"].report(kind, **fields)
+
+
+def is_launched() -> bool:
+    """Whether a launcher started this process and hears its reports."""
+    return "_tflaunch_boot" in sys.modules

@@ -53,6 +53,10 @@ class Every:
             or (self.epochs and epoch // self.epochs > before.epoch // self.epochs)
         )
 
+    def steps_left(self, step: int, many: int) -> int:
+        """How many of the next ``many`` steps to make before it is time to save by steps."""
+        return min(many, self.steps - step % self.steps) if self.steps else many
+
 
 EPOCHLY = Every(epochs=1)
 

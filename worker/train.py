@@ -1,4 +1,4 @@
-"""The custom training loop: a compiled GradientTape step under a strategy, checkpoints, a test at the end.
+"""The custom training loop: from a task to a trained model, on however many workers there are.
 
 It takes values, never flags, and asks who is the chief only where something is printed or written.
 """
@@ -6,100 +6,64 @@ It takes values, never flags, and asks who is the chief only where something is 
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
+from worker import pictures
+from worker.agreement import check, check_labels, check_sizes
 from worker.checkpoint import Checkpoints
-from worker.context import report
-from worker.data import Batch, Schedule, cut
+from worker.data import Arrays, Schedule, Share
+from worker.feed import feed
+from worker.host import one_at_a_time
+from worker.learner import Learner, make_optimizer
+from worker.progress import Progress, short
 from worker.saving import CheckpointError, Saving
 from worker.state import State
-from worker.strategy import build, choose
+from worker.strategy import build, choose, make_virtual_devices
+from worker.task import Result, TaskError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping
 
     from worker.context import Context
-    from worker.data import Examples
+    from worker.data import Source
+    from worker.learner import Steps
     from worker.position import Position
     from worker.saving import Outcome
-    from worker.tasks import Settings, Task
+    from worker.settings import Settings
+    from worker.task import Data, Task
 
-SUM = tf.distribute.ReduceOp.SUM
+    Say = Callable[[str, str], None]
 
-
-class Learner:
-    """A model and its optimizer on every replica of a strategy, and the two steps that use them.
-
-    Both steps are collectives: every member of the cluster calls them with its part of the same batch, made by
-    ``distribute``, and every member gets the same number back.
-
-    Attributes:
-        learn: one optimizer step; gives the mean loss over the global batch before the step.
-        score: changes nothing; gives the share of the global batch, 0 to 1, that the model classifies rightly.
-    """
-
-    def __init__(self, strategy: tf.distribute.Strategy, model: Callable[[], keras.Model], settings: Settings) -> None:
-        keras.utils.set_random_seed(settings.seed)
-        self.strategy = strategy
-        with strategy.scope():
-            self.model = model()
-            self.optimizer = keras.optimizers.Adam(settings.learning_rate)
-            # Keras 3 would create the optimizer's variables in the first step, too late for a restore.
-            self.optimizer.build(self.model.trainable_variables)
-        self.learn = tf.function(self._learn)
-        self.score = tf.function(self._score)
-
-    def distribute(self, part: Callable[[int, int], Batch]) -> Batch:
-        """Ask ``part(replica, replicas)`` for the batch of each replica in this process."""
-        values: Batch = self.strategy.experimental_distribute_values_from_function(
-            lambda replica: Batch(
-                *map(tf.convert_to_tensor, part(replica.replica_id_in_sync_group, replica.num_replicas_in_sync))
-            )
-        )
-        return values
-
-    def _learn(self, batch: Batch) -> tf.Tensor:
-        return self.strategy.reduce(SUM, self.strategy.run(self._learn_part, args=batch), axis=None)
-
-    def _learn_part(self, features: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        with tf.GradientTape() as tape:
-            logits = self.model(features, training=True)
-            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            # The weights sum to 1 over all replicas and the optimizer sums the gradients over them: so the gradient is
-            # that of the global mean, and no division by a number of replicas is left to forget.
-            loss = tf.reduce_sum(losses * weights)
-        variables = self.model.trainable_variables
-        self.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
-        return loss
-
-    def _score(self, batch: Batch) -> tf.Tensor:
-        return self.strategy.reduce(SUM, self.strategy.run(self._score_part, args=batch), axis=None)
-
-    def _score_part(self, features: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
-        right = tf.argmax(self.model(features, training=False), axis=-1) == labels
-        return tf.reduce_sum(tf.cast(right, tf.float32) * weights)
+# A call of TensorFlow that takes this long costs nothing to make, and a worker that is to stop is not kept waiting.
+_CALL_SECONDS = 0.2
+_MOST_STEPS_PER_CALL = 100
 
 
-def train(task: Task, settings: Settings, context: Context) -> float:
-    """Train, or train on from the last checkpoint, to the end of the last epoch; export; test; give the accuracy, 0 to 1.
+class NotANumberError(Exception):
+    """A loss became infinite or NaN; every worker learns it in the same step. The message is one line."""
 
-    Every process of the cluster calls this with equal settings. The chief prints what happens and writes checkpoints.
+    exit_status = 1
+
+
+def train(task: Task, settings: Settings, context: Context) -> Mapping[str, float]:
+    """Train, or train on from the last checkpoint; export; test. Gives the last measures, those of the test included.
+
+    Every process of the cluster calls this with equal settings. The chief prints what happens and writes what is written.
 
     Raises:
+        TaskError: on every worker alike, if the training cannot be done as it is asked for.
         CheckpointError: the training cannot begin with the checkpoints there are, or its end could not be saved.
+        NotANumberError: on every worker alike.
     """
     say = _print if context.is_chief else _keep_quiet
-    choice = choose(context.size, len(tf.config.list_physical_devices("GPU")))
-    examples, tests = task.load()
-    say("data", f"{len(examples):,} {task.noun} to learn from, {len(tests):,} to be tested on")
-    say("strategy", str(choice))
-    learner = Learner(build(choice), task.model, settings)
+    # First of all: what a task does to get its data may well be TensorFlow's, and a cluster is to be formed before that.
+    strategy = _strategy(settings, context, say)
+    run = _prepare(task, settings, context, strategy, say)
     saving = Saving(
         settings.checkpoint_dir,
         f"{task.name} {settings.recipe}",
@@ -108,70 +72,203 @@ def train(task: Task, settings: Settings, context: Context) -> float:
         settings.keep_best,
         settings.fresh,
     )
-    state = State(learner.strategy, model=learner.model, optimizer=learner.optimizer)
-    with Checkpoints(saving, state, is_chief=context.is_chief, say=partial(say, "checkpoints")) as checkpoints:
-        position = _learn(learner, examples, settings, checkpoints, say)
+    told = partial(say, "checkpoints")
+    with Checkpoints(saving, run.state, is_chief=context.is_chief, say=told) as checkpoints:
+        position = _learn(run, checkpoints, say)
         outcome = checkpoints.finish(position)
-        exported = checkpoints.export(learner.model, position.step, saved_model=settings.export)
-        # Last, as the others wait in it for the chief.
-        accuracy = _test(learner, tests)
-    say("test accuracy", f"{accuracy:.1%} ({round(accuracy * len(tests)):,} of {len(tests):,})")
+        exported = checkpoints.export(run.learner.model, position.step, saved_model=settings.export)
+        measures = {**position.measured, **_test(run, say)}
+    if context.is_chief:
+        _show(task, settings, run, position, measures, say)
     _tell(outcome, exported, saving, say)
-    return accuracy
+    return measures
 
 
-def _learn(
-    learner: Learner,
-    examples: Examples,
-    settings: Settings,
-    checkpoints: Checkpoints,
-    say: Callable[[str, str], None],
-) -> Position:
+@dataclass(frozen=True)
+class _Run:
+    """What a training consists of, once it is all there."""
+
+    settings: Settings
+    data: Data
+    learner: Learner
+    state: State
+    schedule: Schedule
+    share: Share
+
+
+def _data(task: Task, settings: Settings) -> Data:
+    if settings.data is not None:
+        if task.data_from is None:
+            raise TaskError(f"{task.name} has its own data: leave --data out")
+        return task.data_from(settings.data)
+    if task.prepare is not None:
+        with one_at_a_time(task.name):
+            task.prepare()
+    return task.data()
+
+
+def _strategy(settings: Settings, context: Context, say: Say) -> tf.distribute.Strategy:
+    if settings.virtual_devices:
+        make_virtual_devices(settings.virtual_devices)
+        choice = choose(context.size, settings.virtual_devices, settings.strategy, "virtual device")
+    else:
+        choice = choose(context.size, len(tf.config.list_physical_devices("GPU")), settings.strategy)
+    say("strategy", str(choice))
+    return build(choice, settings.communication, virtual=bool(settings.virtual_devices))
+
+
+def _prepare(task: Task, settings: Settings, context: Context, strategy: tf.distribute.Strategy, say: Say) -> _Run:
+    data = _data(task, settings)
+    held_out = "".join(
+        f", {len(part):,} to {verb}"
+        for part, verb in ((data.validation, "measure on"), (data.test, "be tested on"))
+        if part is not None
+    )
+    say("data", f"{len(data.train):,} {task.noun} to learn from{held_out}")
+    replicas = strategy.num_replicas_in_sync
+    share = Share(context.rank, context.size, replicas // context.size, replicas)
+    check_sizes(data.train, settings.global_batch, share, task.noun)
+    learner = Learner(
+        strategy,
+        task,
+        partial(make_optimizer, settings.optimizer, settings.learning_rate),
+        seed=settings.seed,
+        clip_norm=settings.clip_norm,
+        micro_batches=settings.micro_batches,
+        precision=settings.precision,
+    )
+    _check_outputs(learner, data.train)
+    schedule = Schedule(len(data.train), settings.global_batch, settings.seed, settings.micro_batches)
+    roots: dict[str, Any] = {"model": learner.model, "optimizer": learner.optimizer}
+    if learner.scale is not None:
+        roots["scale"] = learner.scale
+    return _Run(settings, data, learner, State(strategy, **roots), schedule, share)
+
+
+def _check_outputs(learner: Learner, source: Source) -> None:
+    shape = getattr(learner.model, "output_shape", None)
+    if isinstance(source, Arrays) and learner.takes_classes and isinstance(shape, tuple) and isinstance(shape[-1], int):
+        check_labels(source.labels, shape[-1])
+
+
+def _learn(run: _Run, checkpoints: Checkpoints, say: Say) -> Position:
     """Make all steps that are left, and give the position after them."""
-    schedule = Schedule(len(examples), settings.global_batch, settings.seed)
+    settings, schedule = run.settings, run.schedule
     steps = settings.epochs * schedule.steps_per_epoch
+    steps = steps if settings.steps is None else min(steps, settings.steps)
     position = checkpoints.resume()
     say("checkpoints", f"{settings.checkpoint_dir}{_described(position.step, steps)}")
-    progress = Progress(steps)
-    rhythm = min(10, -(-settings.epochs // 10))
-    for epoch in range(position.epoch, settings.epochs):
-        position = _learn_epoch(learner, examples, schedule, position, checkpoints, progress)
-        if (epoch + 1) % rhythm == 0 or epoch + 1 == settings.epochs:
-            loss = position.measured["loss"]
-            say("epoch", f"{_of(epoch + 1, settings.epochs)}   step {_of(position.step, steps)}   loss {loss:.4f}")
+    if position.step >= steps:
+        return position
+    if warning := check(run.learner.strategy, run.share, run.data.train, schedule, position.step):
+        say("WARNING", warning)
+    iterator = iter(feed(run.learner.strategy, run.data.train, schedule, first_step=position.step))
+    progress = Progress(say, settings.epochs, steps, settings.global_batch)
+    pace = _Pace(run)
+    while position.step < steps and not (settings.patience and settings.patience.is_over(position.history)):
+        many = min(pace.steps, steps - position.step, schedule.steps_per_epoch - position.batch)
+        made = run.learner.learn(iterator, settings.save_every.steps_left(position.step, many))
+        _refuse_bad(made, position.step, run.share)
+        pace.made(len(made.losses))
+        position = _advanced(run, position, made)
+        progress.stepped((position.step - 1) // schedule.steps_per_epoch, position.step, float(made.losses[-1]))
+        if not position.batch:
+            position = _measured(run, position)
+            progress.epoch_done(position.epoch - 1, position.step, position.measured)
+        checkpoints.after_step(position.step, position.epoch, partial(_itself, position))
+    if position.step < steps and settings.patience:
+        waited = f"{settings.patience.metric} has not become better for {settings.patience.epochs} epochs"
+        say("stopped", f"after epoch {position.epoch}: {waited}")
     return position
 
 
-def _learn_epoch(
-    learner: Learner,
-    examples: Examples,
-    schedule: Schedule,
-    start: Position,
-    checkpoints: Checkpoints,
-    progress: Progress,
-) -> Position:
-    """Make the steps that are left of an epoch, and give the position after it."""
-    losses = [tf.constant(loss) for loss in start.partial]
-    last = (start.epoch + 1) * schedule.steps_per_epoch
-    for step in range(start.step + 1, last + 1):
-        losses.append(learner.learn(learner.distribute(partial(schedule.shard, examples, step - 1))))
-        progress(step, losses[-1])
-        position = partial(_after, start, step, schedule.steps_per_epoch, losses)
-        checkpoints.after_step(step, step // schedule.steps_per_epoch, position)
-    return _after(start, last, schedule.steps_per_epoch, losses)
+class _Pace:
+    """How many steps to make in a call. The chief's clock decides, and tells the others once."""
+
+    def __init__(self, run: _Run) -> None:
+        self._state = run.state
+        self._is_chief = run.share.worker == 0
+        self.steps = run.settings.steps_per_call or 1
+        # The first call compiles, so it is the second one that is timed.
+        self._left = 0 if run.settings.steps_per_call else 2
+        self._at = time.monotonic()
+
+    def made(self, steps: int) -> None:
+        if not self._left:
+            return
+        self._left -= 1
+        now = time.monotonic()
+        took, self._at = now - self._at, now
+        if not self._left:
+            many = max(1, min(_MOST_STEPS_PER_CALL, int(_CALL_SECONDS * steps / max(took, 1e-6))))
+            self.steps = int(self._state.from_chief(b"%d" % many if self._is_chief else None))
 
 
-def _after(start: Position, step: int, steps_per_epoch: int, losses: Sequence[tf.Tensor]) -> Position:
-    """The position after a step of the epoch that ``start`` lies in, with the losses of all its steps up to there."""
-    epoch, batch = divmod(step, steps_per_epoch)
-    total = float(tf.add_n(losses))
-    if batch:
-        return replace(start, step=step, epoch=epoch, batch=batch, partial=(total,))
-    measured = {"step": step, "loss": total / steps_per_epoch}
-    return replace(start, step=step, epoch=epoch, batch=0, history=(*start.history, measured), partial=())
+def _advanced(run: _Run, start: Position, made: Steps) -> Position:
+    """The position after some steps of one epoch, its own measures not taken yet."""
+    step = start.step + len(made.losses)
+    epoch, batch = divmod(step, run.schedule.steps_per_epoch)
+    sizes = [len(run.schedule.numbers(number)) for number in range(start.step, step)]
+    added = [sum(float(loss) * size for loss, size in zip(made.losses, sizes, strict=True)), *made.sums.tolist()]
+    partial_sums = tuple(a + b for a, b in zip(start.partial or [0.0] * len(added), added, strict=True))
+    return replace(start, step=step, epoch=epoch, batch=batch, seed=run.settings.seed, partial=partial_sums)
 
 
-def _tell(outcome: Outcome, exported: str, saving: Saving, say: Callable[[str, str], None]) -> None:
+def _measured(run: _Run, position: Position) -> Position:
+    """The position at the end of an epoch, with the epoch's measures in its history."""
+    total, *sums = position.partial
+    measures = {
+        **run.learner.metrics.results(np.array(sums)),
+        "loss": total / run.schedule.count,
+        "step": position.step,
+    }
+    if run.data.validation is not None:
+        measures |= {f"val_{name}": value for name, value in _score(run, run.data.validation).items()}
+    return replace(position, history=(*position.history, measures), partial=())
+
+
+def _score(run: _Run, source: Source) -> Mapping[str, float]:
+    """The measures of a source, exact to its last example."""
+    batch = min(len(source), run.settings.global_batch * 4)
+    schedule = Schedule(len(source), batch, seed=None)
+    iterator = iter(feed(run.learner.strategy, source, schedule, epochs=1))
+    return run.learner.metrics.results(run.learner.score(iterator, schedule.steps_per_epoch))
+
+
+def _test(run: _Run, say: Say) -> dict[str, float]:
+    if run.data.test is None:
+        return {}
+    measures = _score(run, run.data.test)
+    count = len(run.data.test)
+    plain = {name: value for name, value in measures.items() if "accuracy" not in name}
+    say("test", "   ".join(f"{short(name)} {value:.4f}" for name, value in plain.items()))
+    for name in measures.keys() - plain:
+        say(f"test {short(name)}", f"{measures[name]:.1%} ({round(measures[name] * count):,} of {count:,})")
+    return {f"test_{name}": value for name, value in measures.items()}
+
+
+def _show(
+    task: Task, settings: Settings, run: _Run, position: Position, measures: Mapping[str, float], say: Say
+) -> None:
+    """Pictures, and the task's own last words. On the chief alone: nothing in here is a collective."""
+    if position.history and pictures.possible():
+        path = f"{settings.checkpoint_dir}/{pictures.HISTORY}"
+        pictures.history(position.history, path)
+        say("picture", path)
+    if task.finish is not None:
+        task.finish(Result(run.learner.model, measures, settings.checkpoint_dir))
+
+
+def _refuse_bad(made: Steps, first_step: int, share: Share) -> None:
+    if made.bad_step >= 0:
+        worker = made.bad_replica // share.here
+        raise NotANumberError(
+            f"the loss of step {first_step + made.bad_step + 1} is no finite number, and worker {worker} saw it first; "
+            "the variables are those of the step before (a smaller --learning-rate, or --clip-norm 1, may help)"
+        )
+
+
+def _tell(outcome: Outcome, exported: str, saving: Saving, say: Say) -> None:
     """Say what became of the checkpoints, if there is anything to say.
 
     Raises:
@@ -190,34 +287,6 @@ def _tell(outcome: Outcome, exported: str, saving: Saving, say: Callable[[str, s
         raise CheckpointError(f"cannot export to {saving.directory}: {exported}; the last checkpoint has it all")
 
 
-def _test(learner: Learner, tests: Examples) -> float:
-    """Score all test examples, each replica its share: no slower for being exact, and the last thing the workers do.
-
-    The sum over the replicas needs them all, so every worker leaves it, and then ends, at the same moment.
-    """
-    everything = np.arange(len(tests))
-    width = -(-len(tests) // learner.strategy.num_replicas_in_sync)
-    return float(learner.score(learner.distribute(partial(cut, tests, everything, width))))
-
-
-class Progress:
-    """Reports steps to the launcher, four times a second at most, and the last step always.
-
-    Reading a loss waits for the device, so it is read for a report alone.
-    """
-
-    def __init__(self, steps: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._steps = steps
-        self._clock = clock
-        self._next = clock()
-
-    def __call__(self, step: int, loss: tf.Tensor) -> None:
-        now = self._clock()
-        if now >= self._next or step == self._steps:
-            self._next = now + 0.25
-            report("progress", step=step, of=self._steps, loss=float(loss))
-
-
 def _described(start: int, steps: int) -> str:
     if start == 0:
         return ""
@@ -226,8 +295,8 @@ def _described(start: int, steps: int) -> str:
     return f", already trained to step {start}; more --epochs train on, --fresh starts over"
 
 
-def _of(number: int, total: int) -> str:
-    return f"{number:>{len(str(total))}}/{total}"
+def _itself(position: Position) -> Position:
+    return position
 
 
 def _print(label: str, text: str) -> None:

@@ -541,17 +541,13 @@ def test_where_is_the_innermost_line_of_the_programs_own_code(text: str, where: 
     assert last((program,), tmp_path)["where"] == where
 
 
-@pytest.mark.parametrize(
-    ("command", "where"), [(["--trainer", "digits"], "__init__.py:2"), (["train.py"], "train.py:2")], ids=str
-)
-def test_where_is_in_this_package_only_if_the_program_has_no_part_in_it(
-    command: list[str], where: str, ours: Path, tmp_path: Path
-) -> None:
+def test_where_is_in_this_package_only_if_the_program_has_no_part_in_it(ours: Path, tmp_path: Path) -> None:
     script(ours.parent, "import json\ndef train(): json.loads('{')", "__init__.py")
     script(ours.parent, "import worker\nworker.train()", "__main__.py")
-    script(tmp_path / "home", "import worker\nworker.train()")
-    _, [_, record] = told(*command, cwd=tmp_path / "home", boot_file=ours)
-    assert record["where"] == where
+    _, [_, record] = told("--trainer", "digits", cwd=tmp_path, boot_file=ours)
+    assert record["where"] == "__init__.py:2"
+    program = script(tmp_path, "from worker.context import Context\nContext.from_environment({'TF_CONFIG': '{'})")
+    assert last((program,), tmp_path)["where"] == "train.py:2"
 
 
 @pytest.mark.parametrize(
@@ -566,7 +562,7 @@ def test_where_is_in_this_package_only_if_the_program_has_no_part_in_it(
 def test_an_exit_with_a_status_is_told(text: str, status: int, said: str, where: str, tmp_path: Path) -> None:
     record = last((script(tmp_path, text),), tmp_path)
     assert isinstance(record.pop("time"), float)
-    assert record == {"kind": "exit", "status": status, "text": said, "where": where}
+    assert record == {"kind": "exit", "status": status, "text": said, "where": where, "victim": False}
 
 
 @pytest.mark.parametrize(

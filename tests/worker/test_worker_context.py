@@ -29,10 +29,10 @@ def test_without_a_cluster_a_process_is_its_own_chief_and_alone(environment: dic
     ("cluster", "job", "index", "expected"),
     [
         (TWO_WORKERS, "worker", 0, Context("worker", 0, 2, is_chief=True)),
-        (TWO_WORKERS, "worker", 1, Context("worker", 1, 2, is_chief=False)),
+        (TWO_WORKERS, "worker", 1, Context("worker", 1, 2, rank=1, is_chief=False)),
         (TWO_WORKERS, "evaluator", 0, Context("evaluator", 0, 2, is_chief=False)),
         (WITH_CHIEF, "chief", 0, Context("chief", 0, 3, 1, is_chief=True)),
-        (WITH_CHIEF, "worker", 0, Context("worker", 0, 3, 1, is_chief=False)),
+        (WITH_CHIEF, "worker", 0, Context("worker", 0, 3, 1, rank=1, is_chief=False)),
         (WITH_CHIEF, "ps", 0, Context("ps", 0, 3, 1, is_chief=False)),
         (WITH_CHIEF, "evaluator", 0, Context("evaluator", 0, 3, 1, is_chief=False)),
     ],

@@ -9,17 +9,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.tasks import Settings, Task
+from worker.task import Data, Task, cross_entropy
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
     from numpy.typing import NDArray
 
-    from worker.data import Examples
 
-
-def load() -> tuple[Examples, Examples]:
+def data() -> Data:
     """1,442 images to learn from and 355 to be tested on.
 
     The test images are every fifth of each digit, in the order of the file. The file goes from writer to writer, so both
@@ -27,13 +25,13 @@ def load() -> tuple[Examples, Examples]:
     """
     import numpy as np
 
-    from worker.data import Examples
+    from worker.data import Arrays
 
     with np.load(Path(__file__).with_name("digits.npz")) as file:
         images = (file["images"] / 16).astype(np.float32)[..., np.newaxis]
         labels = file["labels"].astype(np.int64)
     held_out = _number_within_class(labels) % 5 == 4
-    return Examples(images[~held_out], labels[~held_out]), Examples(images[held_out], labels[held_out])
+    return Data(Arrays(images[~held_out], labels[~held_out]), test=Arrays(images[held_out], labels[held_out]))
 
 
 def _number_within_class(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -65,7 +63,11 @@ def model() -> keras.Model:
 TASK = Task(
     name="digits",
     noun="images",
-    load=load,
     model=model,
-    defaults=Settings(epochs=20, global_batch=64, learning_rate=0.002, seed=0, checkpoint_dir="checkpoints/digits"),
+    loss=cross_entropy,
+    data=data,
+    metrics=("sparse_categorical_accuracy",),
+    learning_rate=0.002,
+    global_batch=64,
+    epochs=20,
 )
