@@ -11,7 +11,6 @@ What can go wrong on the disk ends no training: it is told at once, and again at
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
@@ -92,7 +91,7 @@ class Chief:
         self._warn_of_best(position)
         # Not a daemon: a training that fails lets a checkpoint that it has begun become whole.
         self._writing = threading.Thread(
-            target=self._write, args=(position, self._state.snapshot(averages), wait), name="checkpoint"
+            target=self._write, args=(position, self._state.snapshot(averages)), name="checkpoint"
         )
         self._writing.start()
         if wait:
@@ -186,10 +185,8 @@ class Chief:
             measured = ", ".join(name for name in position.measured if name != "step")
             self._say(f"there is no {best.metric} to keep the best by; what is measured here is {measured}")
 
-    def _write(self, position: Position, values: Mapping[str, tf.Tensor], awaited: bool) -> None:
+    def _write(self, position: Position, values: Mapping[str, tf.Tensor]) -> None:
         """Runs beside the training, so it raises nothing: whatever happens is told."""
-        if not awaited:
-            _yield_the_cores()
         try:
             about = json.dumps({"position": position.to_json(), "recipe": self._saving.recipe})
             checkpoint = tree(self._state.slots, values, about)
@@ -222,9 +219,3 @@ class Chief:
             print(told, file=sys.stderr, flush=True)
         self._outcome = replace(self._outcome, failed=self._outcome.failed + 1, reason=why)
         report("checkpoint-failed", path=f"{self._saving.directory}/ckpt-{step}", step=step, error=why)
-
-
-def _yield_the_cores() -> None:
-    """Have this thread run when the training leaves a core idle; most of the time. Linux knows threads as processes."""
-    if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
