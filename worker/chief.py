@@ -10,7 +10,9 @@ What can go wrong on the disk ends no training: it is told at once, and again at
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import threading
 import time
@@ -91,7 +93,7 @@ class Chief:
         self._warn_of_best(position)
         # Not a daemon: a training that fails lets a checkpoint that it has begun become whole.
         self._writing = threading.Thread(
-            target=self._write, args=(position, self._state.snapshot(averages)), name="checkpoint"
+            target=self._write, args=(position, self._state.snapshot(averages), wait), name="checkpoint"
         )
         self._writing.start()
         if wait:
@@ -185,11 +187,13 @@ class Chief:
             measured = ", ".join(name for name in position.measured if name != "step")
             self._say(f"there is no {best.metric} to keep the best by; what is measured here is {measured}")
 
-    def _write(self, position: Position, values: Mapping[str, tf.Tensor]) -> None:
+    def _write(self, position: Position, values: Mapping[str, tf.Tensor], awaited: bool) -> None:
         """Runs beside the training, so it raises nothing: whatever happens is told."""
         try:
             about = json.dumps({"position": position.to_json(), "recipe": self._saving.recipe})
             checkpoint = tree(self._state.slots, values, about)
+            if not awaited:
+                _yield_the_cores()
             self._store.write(position.step, checkpoint.write, position.measured, self._saving.recipe)
             self._measures[position.step] = position.measured
             self._retire()
@@ -219,3 +223,15 @@ class Chief:
             print(told, file=sys.stderr, flush=True)
         self._outcome = replace(self._outcome, failed=self._outcome.failed + 1, reason=why)
         report("checkpoint-failed", path=f"{self._saving.directory}/ckpt-{step}", step=step, error=why)
+
+
+def _yield_the_cores() -> None:
+    """Have this thread take a tenth of a core where the training wants all of it, and what is left over.
+
+    Linux knows threads as processes. Not before the work in Python is done: the training would wait for the interpreter's
+    lock, and its holder for a core.
+    """
+    if sys.platform == "linux":
+        # A sandbox may forbid it.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
