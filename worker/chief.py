@@ -10,6 +10,7 @@ What can go wrong on the disk ends no training: it is told at once, and again at
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -188,11 +189,11 @@ class Chief:
 
     def _write(self, position: Position, values: Mapping[str, tf.Tensor], awaited: bool) -> None:
         """Runs beside the training, so it raises nothing: whatever happens is told."""
-        if not awaited:
-            _yield_the_cores()
         try:
             about = json.dumps({"position": position.to_json(), "recipe": self._saving.recipe})
             checkpoint = tree(self._state.slots, values, about)
+            if not awaited:
+                _yield_the_cores()
             self._store.write(position.step, checkpoint.write, position.measured, self._saving.recipe)
             self._measures[position.step] = position.measured
             self._retire()
@@ -225,6 +226,12 @@ class Chief:
 
 
 def _yield_the_cores() -> None:
-    """Have this thread run when the training leaves a core idle; most of the time. Linux knows threads as processes."""
+    """Have this thread take a tenth of a core where the training wants all of it, and what is left over.
+
+    Linux knows threads as processes. Not before the work in Python is done: the training would wait for the interpreter's
+    lock, and its holder for a core.
+    """
     if sys.platform == "linux":
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        # A sandbox may forbid it.
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

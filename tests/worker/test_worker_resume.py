@@ -286,10 +286,11 @@ def test_a_kill_at_any_instant_leaves_the_checkpoint_before(
 def test_a_killed_run_goes_on_from_what_it_has_saved(processes: Processes, tmp_path: Path) -> None:
     killed = processes.start("-m", "worker", "digits", "--epochs", "1000")
     assert killed.stdout
-    next(line for line in killed.stdout if line.startswith("epoch") and any(tmp_path.glob("checkpoints/digits/ckpt-*")))
+    kept = tmp_path / "checkpoints" / "digits"
+    next(line for line in killed.stdout if line.startswith("epoch") and any(kept.glob("ckpt-*")))
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    saved = max(int(path.name[5:]) for path in (tmp_path / "checkpoints" / "digits").glob("ckpt-*"))
+    saved = max(int(path.name[5:]) for path in kept.glob("ckpt-*"))
     ended = processes.run("-m", "worker", "digits", "--epochs", "1")
     assert ended.status == 0
     assert f"checkpoints/digits, already trained to step {saved}; " in ended.out
