@@ -75,7 +75,8 @@ def _decide_only(stock: Any) -> Any:
     """ModelCheckpoint: to know the best is every worker's, to store it is the chief's."""
 
     def save_model(self: Any, epoch: int, batch: int | None, logs: Any) -> None:
-        _average(self.model)
+        if batch is not None:
+            _average(self.model)
         if follows(_strategy(self)):
             self.verbose = 0  # it would say that it saves
             self._should_save_model(epoch, batch, logs, self._get_file_path(epoch, batch, logs))
@@ -87,7 +88,8 @@ def _decide_only(stock: Any) -> Any:
 
 def _back_up(stock: Any) -> Any:
     def save_model(self: Any) -> None:
-        _average(self.model)
+        if self.save_freq != "epoch":
+            _average(self.model)
         if not follows(_strategy(self)):
             stock(self)
 

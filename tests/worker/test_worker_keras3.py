@@ -116,6 +116,13 @@ def several_inputs_and_outputs():
     return fitted(model, ({"one": x, "two": -x}, {"sum": y, "first": x[:, :2]}))
 
 @case
+def early_end():
+    # The mean error falls in each epoch, but not by 0.2 in each.
+    plateau = keras.callbacks.ReduceLROnPlateau(monitor="val_mae", patience=0, min_delta=0.2)
+    stopping = keras.callbacks.EarlyStopping(patience=2, min_delta=0.2, restore_best_weights=True)
+    return fitted(dense(), epochs=9, validation_data=(x, y), callbacks=[plateau, stopping])
+
+@case
 def custom_train_step():
     class Custom(keras.Model):
         def __init__(self):
