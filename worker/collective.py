@@ -26,10 +26,13 @@ def follows(strategy: tf.distribute.Strategy | None) -> bool:
 def from_chief(strategy: tf.distribute.Strategy, value: Any) -> Any:
     """Give the chief's value to all: a sum in which every replica but the chief's first, number 0, adds nothing."""
     tensor = tf.convert_to_tensor(value)
+    # TensorFlow 2.21 adds up no other integers, and no booleans.
+    summed = tensor.dtype.is_floating or tensor.dtype in {tf.int32, tf.int64}
+    number = tensor if summed else tf.cast(tensor, tf.int64)
     values = strategy.experimental_distribute_values_from_function(
-        lambda replica: tensor if replica.replica_id_in_sync_group == 0 else tf.zeros_like(tensor)
+        lambda replica: number if replica.replica_id_in_sync_group == 0 else tf.zeros_like(number)
     )
-    return strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None)
+    return tf.cast(strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None), tensor.dtype)
 
 
 def average(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]) -> None:

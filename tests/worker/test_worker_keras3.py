@@ -63,7 +63,7 @@ def dataset(count=64):
     return tf.data.Dataset.from_tensor_slices((x[:count], y[:count])).batch(16)
 """
 
-AS_ONE_WORKER = """
+DATA = """
 @case
 def numpy(): return fitted(dense(), validation_data=(x[:32], y[:32]))
 
@@ -79,6 +79,26 @@ def classes():
     model = made([layers.Dense(2, activation="softmax")], loss="sparse_categorical_crossentropy")
     return fitted(model, (x, (y > 2).astype("int32")), class_weight={0: 1.0, 1: 3.0})
 
+@case
+def several_inputs_and_outputs():
+    with strategy.scope():
+        one, two = keras.Input((4,), name="one"), keras.Input((4,), name="two")
+        both = layers.Concatenate()([one, two])
+        outputs = {"sum": layers.Dense(1, name="sum")(both), "first": layers.Dense(2, name="first")(both)}
+        model = keras.Model({"one": one, "two": two}, outputs)
+        model.compile("sgd", loss={"sum": "mse", "first": "mae"}, loss_weights={"sum": 1.0, "first": 0.5})
+    return fitted(model, ({"one": x, "two": -x}, {"sum": y, "first": x[:, :2]}))
+
+@case
+def evaluate_and_predict():
+    model, _ = fitted(dense(steps_per_execution=2))
+    return model, {
+        "evaluate": model.evaluate(x, y, batch_size=16, verbose=0),
+        "predict": model.predict(x[:33], batch_size=16, verbose=0),
+    }
+"""
+
+STEPS = """
 @case
 def several_steps(): return fitted(dense(steps_per_execution=3), validation_data=(x, y))
 
@@ -104,16 +124,6 @@ def overflow_on_one_worker():
 
 @case
 def synchronized(): return fitted(made([layers.BatchNormalization(synchronized=True), layers.Dense(1)]))
-
-@case
-def several_inputs_and_outputs():
-    with strategy.scope():
-        one, two = keras.Input((4,), name="one"), keras.Input((4,), name="two")
-        both = layers.Concatenate()([one, two])
-        outputs = {"sum": layers.Dense(1, name="sum")(both), "first": layers.Dense(2, name="first")(both)}
-        model = keras.Model({"one": one, "two": two}, outputs)
-        model.compile("sgd", loss={"sum": "mse", "first": "mae"}, loss_weights={"sum": 1.0, "first": 0.5})
-    return fitted(model, ({"one": x, "two": -x}, {"sum": y, "first": x[:, :2]}))
 
 @case
 def early_end():
@@ -144,14 +154,6 @@ def custom_train_step():
         model = Custom()
         model.compile("sgd")
     return fitted(model)
-
-@case
-def evaluate_and_predict():
-    model, _ = fitted(dense(steps_per_execution=2))
-    return model, {
-        "evaluate": model.evaluate(x, y, batch_size=16, verbose=0),
-        "predict": model.predict(x[:33], batch_size=16, verbose=0),
-    }
 """
 
 # What is one worker's share of a batch makes a difference there, or which examples it has.
@@ -212,8 +214,9 @@ def equal(tolerance: float, one: float, two: float) -> bool:
     return math.isclose(one, two, rel_tol=tolerance, abs_tol=tolerance / 10) or (math.isnan(one) and math.isnan(two))
 
 
-def test_two_workers_train_as_one_does(processes: Processes, written: Callable[[str], str]) -> None:
-    script = written(BEGIN + AS_ONE_WORKER)
+@pytest.mark.parametrize("cases", [DATA, STEPS], ids=["data", "steps"])
+def test_two_workers_train_as_one_does(cases: str, processes: Processes, written: Callable[[str], str]) -> None:
+    script = written(BEGIN + cases)
     first, second = on_two_workers(processes, script)
     alone = said(processes.run(script))
     together = [said(first), said(second)]
@@ -226,7 +229,7 @@ def test_two_workers_train_as_one_does(processes: Processes, written: Callable[[
         if not close(alone[name], worker[name], tolerance.get(name, 1e-5))
     ]
     assert other == []
-    assert len(alone) == AS_ONE_WORKER.count("@case")
+    assert len(alone) == cases.count("@case")
     assert [ended.err.count(REPAIRED) for ended in (first, second)] == [1, 0]
 
 
