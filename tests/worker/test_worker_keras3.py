@@ -185,6 +185,70 @@ def not_a_number_on_one_worker():
 """
 
 
+# What TensorFlow's tutorial "Multi-worker training with Keras" has, with numbers of its own for its images.
+TUTORIAL = """
+import json, os, sys
+import numpy as np
+import tensorflow as tf
+
+def mnist_dataset(batch_size):
+    x = np.random.RandomState(0).rand(256, 8, 8).astype("float32")
+    y = np.random.RandomState(1).randint(0, 10, 256).astype("int64")
+    return tf.data.Dataset.from_tensor_slices((x, y)).shuffle(256).repeat().batch(batch_size)
+
+def build_and_compile_cnn_model():
+    model = tf.keras.Sequential([
+        tf.keras.layers.InputLayer(shape=(8, 8)),
+        tf.keras.layers.Reshape(target_shape=(8, 8, 1)),
+        tf.keras.layers.Conv2D(4, 3, activation="relu"),
+        tf.keras.layers.Flatten(),
+        tf.keras.layers.Dense(10),
+    ])
+    model.compile(
+        loss=tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        optimizer=tf.keras.optimizers.SGD(learning_rate=0.001),
+        metrics=["accuracy"],
+    )
+    return model
+
+tf_config = json.loads(os.environ["TF_CONFIG"])
+num_workers = len(tf_config["cluster"]["worker"])
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+options = tf.data.Options()
+options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+multi_worker_dataset = mnist_dataset(32 * num_workers).with_options(options)
+with strategy.scope():
+    multi_worker_model = build_and_compile_cnn_model()
+callbacks = [tf.keras.callbacks.BackupAndRestore(backup_dir="backup")]
+multi_worker_model.fit(multi_worker_dataset, epochs=3, steps_per_epoch=4, callbacks=callbacks)
+
+def is_chief(task_type, task_id, cluster_spec):
+    return task_type is None or task_type == "chief" or (
+        task_type == "worker" and task_id == 0 and "chief" not in cluster_spec.as_dict())
+
+def write_filepath(filepath, task_type, task_id, cluster_spec):
+    dirpath, base = os.path.dirname(filepath), os.path.basename(filepath)
+    if not is_chief(task_type, task_id, cluster_spec):
+        dirpath = os.path.join(dirpath, "workertemp_" + str(task_id))
+        tf.io.gfile.makedirs(dirpath)
+    return os.path.join(dirpath, base)
+
+resolver = strategy.cluster_resolver
+task = resolver.task_type, resolver.task_id, resolver.cluster_spec()
+model_path = os.path.join(os.getcwd(), "keras-model.keras")
+write_model_path = write_filepath(model_path, *task)
+multi_worker_model.save(write_model_path)
+if not is_chief(*task):
+    tf.io.gfile.rmtree(os.path.dirname(write_model_path))
+
+checkpoint = tf.train.Checkpoint(model=multi_worker_model)
+write_checkpoint_dir = write_filepath(os.path.join(os.getcwd(), "ckpt"), *task)
+tf.train.CheckpointManager(checkpoint, directory=write_checkpoint_dir, max_to_keep=1).save()
+if not is_chief(*task):
+    tf.io.gfile.rmtree(write_checkpoint_dir)
+"""
+
+
 class Said(NamedTuple):
     """What a script said of one case: history and weights, or whatever else is to be equal."""
 
@@ -244,3 +308,11 @@ def test_all_workers_have_the_same_where_one_would_have_other_numbers(
     assert (
         first["not_a_number_on_one_worker"].numbers == second["not_a_number_on_one_worker"].numbers == {"batches": [2]}
     )
+
+
+def test_the_tutorial_runs_as_it_is(processes: Processes, written: Callable[[str], str], tmp_path: Path) -> None:
+    ended = on_two_workers(processes, written(TUTORIAL))
+    assert [one.status for one in ended] == [0, 0], ended[0].err + ended[1].err
+    assert (tmp_path / "keras-model.keras").is_file()
+    assert (tmp_path / "ckpt" / "checkpoint").is_file()
+    assert not (tmp_path / "backup").exists()
