@@ -46,7 +46,7 @@ def average(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]) 
 
     if variables:
         # Eager collectives of several variables would go one by one, and of several replicas wait for each other.
-        tf.function(lambda: strategy.run(on_replica))()
+        tf.function(lambda: strategy.run(on_replica), autograph=False)()
 
 
 def means(strategy: tf.distribute.Strategy, values: Any) -> Any:

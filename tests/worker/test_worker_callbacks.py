@@ -38,14 +38,10 @@ strategy = tf.distribute.MultiWorkerMirroredStrategy()
 keras.utils.set_random_seed(1)
 x = np.random.RandomState(0).rand(64, 4).astype("float32")
 y = x.sum(axis=1, keepdims=True)
-# Gradients that are not summed up when an epoch ends, and a seed that moves on: tf_keras has the one not, and does not store
-# the other.
-accumulation, dropout = {"gradient_accumulation_steps": 3}, [keras.layers.Dropout(0.25)]
-if "tf_keras" in sys.modules:
-    accumulation, dropout = {}, []
+accumulation = {} if "tf_keras" in sys.modules else {"gradient_accumulation_steps": 3}
 with strategy.scope():
-    # Statistics that each worker has of its own.
-    model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), *dropout, keras.layers.Dense(1)])
+    # Statistics that each worker has of its own, and gradients that are not summed up when an epoch ends.
+    model = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(0.05, **accumulation), "mse", metrics=["mae"])
 
 class Dies(keras.callbacks.Callback):
