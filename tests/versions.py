@@ -33,23 +33,25 @@ class Pair(NamedTuple):
 
 OLDEST = Pair("2.21.0", "3.12.0", "2.21.0")
 NEWEST = Pair("", "", "")
+INSTALLED = f"from importlib.metadata import version; print(*(n + ' ' + version(n) for n in {Pair._fields}), sep=', ')"
 
 
 def main(arguments: list[str]) -> int:
-    statuses = {pair: _test(pair, arguments or ["tests/worker"]) for pair in (OLDEST, NEWEST)}
-    for pair, status in statuses.items():
-        print("passed" if status == 0 else f"failed ({status})", *pair.requirements)
-    return max(statuses.values())
+    results = [_test(pair, arguments or ["tests/worker"]) for pair in (OLDEST, NEWEST)]
+    for installed, status in results:
+        print(f"{installed}: passed" if status == 0 else f"{installed}: failed with status {status}")
+    return max(status for _, status in results)
 
 
-def _test(pair: Pair, arguments: list[str]) -> int:
+def _test(pair: Pair, arguments: list[str]) -> tuple[str, int]:
+    """The versions that were installed, and the status of pytest with them."""
     with tempfile.TemporaryDirectory() as folder:
         python = str(Path(folder, "bin", "python"))
         venv.create(folder, with_pip=True)
-        install = [python, "-m", "pip", "install", "--quiet"]
-        subprocess.run([*install, "--editable", f"{ROOT}[tensorflow,test]", *pair.requirements], check=True)
-        subprocess.run([python, "-m", "pip", "list"], check=True)
-        return subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
+        install = [python, "-m", "pip", "install", "--quiet", "--editable", f"{ROOT}[tensorflow,test]"]
+        subprocess.run([*install, *pair.requirements], check=True)
+        installed = subprocess.run([python, "-c", INSTALLED], check=True, capture_output=True, text=True).stdout.strip()
+        return installed, subprocess.run([python, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode
 
 
 if __name__ == "__main__":

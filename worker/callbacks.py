@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from keras.src.callbacks import backup_and_restore, callback_list, csv_logger, model_checkpoint, tensorboard
 from keras.src.layers import BatchNormalization
+from keras.src.utils import file_utils
 
 from .collective import average, follows, from_chief, spans_workers
 from .replacement import Replacement
@@ -101,16 +102,22 @@ def _restore(stock: Any) -> Any:
 
     def on_train_begin(self: Any, logs: Any = None) -> None:
         strategy = _strategy(self)
-        if not follows(strategy):
+        if not spans_workers(strategy):
             stock(self, logs)
-        if spans_workers(strategy):
+            return
+        found = False
+        if not follows(strategy):
+            found = file_utils.exists(self.backup_dir)
+            stock(self, logs)
+        # A chief that cannot read what it found has ended by now, and is waited for in vain.
+        if from_chief(strategy, found):
             _adopt(strategy, self.model)
 
     return on_train_begin
 
 
 def _adopt(strategy: Any, model: Any) -> None:
-    """Take the chief's epoch and variables; a chief that could not read them has ended, and the others wait for it in vain."""
+    """Take over the chief's epoch and variables."""
     model._initial_epoch = int(from_chief(strategy, model._initial_epoch or 0)) or None
     for variable in (*model.variables, *getattr(model.optimizer, "variables", ())):
         variable.assign(from_chief(strategy, variable.value))

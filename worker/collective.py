@@ -50,12 +50,16 @@ def average(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]) 
 
 
 def means(strategy: tf.distribute.Strategy, values: Any) -> Any:
-    """Give the mean over all replicas of each number in a structure, with one collective for each type of number."""
+    """Give the mean over all replicas of each number in a structure, with one collective for each type of number.
+
+    Of anything else, None or text, each worker has its own.
+    """
 
     def on_replica(values: Any) -> Any:
         leaves = [_as_floating(leaf) for leaf in tf.nest.flatten(values)]
-        for dtype in dict.fromkeys(leaf.dtype for leaf in leaves):
-            places = [place for place, leaf in enumerate(leaves) if leaf.dtype == dtype]
+        numbers = {place: leaf for place, leaf in enumerate(leaves) if tf.is_tensor(leaf) and leaf.dtype.is_floating}
+        for dtype in dict.fromkeys(leaf.dtype for leaf in numbers.values()):
+            places = [place for place, leaf in numbers.items() if leaf.dtype == dtype]
             replicas = tf.distribute.get_replica_context()
             reduced = replicas.all_reduce(tf.distribute.ReduceOp.MEAN, [leaves[place] for place in places])
             for place, mean in zip(places, reduced, strict=True):
@@ -70,6 +74,8 @@ def local(strategy: tf.distribute.Strategy, values: Any) -> Any:
     return tf.nest.map_structure(lambda value: strategy.experimental_local_results(value)[0], values)
 
 
-def _as_floating(value: Any) -> tf.Tensor:
+def _as_floating(value: Any) -> Any:
+    if value is None:
+        return None
     tensor = tf.convert_to_tensor(value)
-    return tensor if tensor.dtype.is_floating else tf.cast(tensor, tf.float32)
+    return tf.cast(tensor, tf.float32) if tensor.dtype.is_integer or tensor.dtype.is_bool else tensor
