@@ -45,8 +45,8 @@ def average(strategy: tf.distribute.Strategy, variables: Sequence[tf.Variable]) 
             variable.assign(mean)
 
     if variables:
-        # Eager collectives of several variables would go one by one, and of several replicas wait for each other.
-        tf.function(lambda: strategy.run(on_replica), autograph=False)()
+        # A function, as eager collectives go one by one; concrete, as TensorFlow warns of one that is made again and again.
+        tf.function(lambda: strategy.run(on_replica), autograph=False).get_concrete_function()()
 
 
 def means(strategy: tf.distribute.Strategy, values: Any) -> Any:

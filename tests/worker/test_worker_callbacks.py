@@ -91,10 +91,9 @@ def train(processes: Processes, folder: Path, end: str, environment: dict[str, s
     return processes.cluster([[START, str(script), str(folder), end]] * 2, environment=environment)
 
 
-def told(ended: Ended) -> dict[str, list[Any]]:
-    assert ended.status == 0, ended.err
-    told: dict[str, list[Any]] = json.loads(ended.out)
-    return told
+def told(workers: list[Ended]) -> list[dict[str, list[Any]]]:
+    assert [ended.status for ended in workers] == [0, 0], "".join(ended.err for ended in workers)
+    return [json.loads(ended.out) for ended in workers]
 
 
 def files(folder: Path) -> set[str]:
@@ -108,7 +107,7 @@ def test_the_chief_writes_and_all_go_on_from_what_it_has(
     environment: dict[str, str], processes: Processes, written: Callable[[str], str], tmp_path: Path
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    first, second = (told(ended) for ended in train(processes, whole, "never", environment))
+    first, second = told(train(processes, whole, "never", environment))
     assert first == second
     assert first["epochs"] == [0, 1, 2, 3]
 
@@ -126,7 +125,7 @@ def test_the_chief_writes_and_all_go_on_from_what_it_has(
     assert json.loads(read.out) == [first["weights"]] * 2, read.err
 
     assert train(processes, broken, "2", environment)[0].status == 9
-    resumed = [told(ended) for ended in train(processes, broken, "never", environment)]
+    resumed = told(train(processes, broken, "never", environment))
     assert resumed[0] == resumed[1]
     assert resumed[0]["epochs"] == [2, 3]
     # The batches that it counts to save are counted from its start, and a mean that is taken elsewhere is rounded elsewhere.

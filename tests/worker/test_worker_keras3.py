@@ -258,8 +258,10 @@ class Said(NamedTuple):
     rest: list[float]
 
 
-def said(ended: Ended) -> dict[str, Said]:
-    assert ended.status == 0, ended.err
+def said(ended: Ended, *others: Ended) -> dict[str, Said]:
+    assert [one.status for one in (ended, *others)] == [0] * (1 + len(others)), "".join(
+        one.err for one in (ended, *others)
+    )
     return {name: Said(*values) for name, *values in map(json.loads, re.findall(r"^\[.+", ended.out, re.MULTILINE))}
 
 
@@ -284,7 +286,7 @@ def test_two_workers_train_as_one_does(cases: str, processes: Processes, written
     script = written(BEGIN + cases)
     first, second = on_two_workers(processes, script)
     alone = said(processes.run(script))
-    together = [said(first), said(second)]
+    together = [said(first, second), said(second)]
     # Half precision rounds the gradients of half a batch otherwise than those of a whole.
     tolerance = {"mixed_precision": 1e-3, "overflow_on_one_worker": 1e-3}
     other = [
@@ -301,7 +303,8 @@ def test_two_workers_train_as_one_does(cases: str, processes: Processes, written
 def test_all_workers_have_the_same_where_one_would_have_other_numbers(
     processes: Processes, written: Callable[[str], str]
 ) -> None:
-    first, second = map(said, on_two_workers(processes, written(BEGIN + LIKE_EACH_OTHER)))
+    one, two = on_two_workers(processes, written(BEGIN + LIKE_EACH_OTHER))
+    first, second = said(one, two), said(two)
     assert first.keys() == second.keys()
     assert [(name, first[name], second[name]) for name in first if not close(first[name], second[name], 0)] == []
     finite = first["nothing_left_for_one_worker"]
