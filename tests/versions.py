@@ -1,4 +1,4 @@
-"""Runs the tests of the workers with the oldest and the newest TensorFlow and Keras that are supported.
+"""Runs the tests of Keras in a cluster with the oldest and the newest TensorFlow and Keras that are supported.
 
     python -m tests.versions [PYTEST ARGUMENTS...]
 
@@ -33,11 +33,12 @@ class Pair(NamedTuple):
 
 OLDEST = Pair("2.21.0", "3.12.0", "2.21.0")
 NEWEST = Pair("", "", "")
+TESTS = [f"tests/worker/test_worker_{name}.py" for name in ("keras3", "callbacks", "repair")]
 INSTALLED = f"from importlib.metadata import version; print(*(n + ' ' + version(n) for n in {Pair._fields}), sep=', ')"
 
 
 def main(arguments: list[str]) -> int:
-    results = [_test(pair, arguments or ["tests/worker"]) for pair in (OLDEST, NEWEST)]
+    results = [_test(pair, arguments or TESTS) for pair in (OLDEST, NEWEST)]
     for installed, status in results:
         print(f"{installed}: passed" if status == 0 else f"{installed}: failed with status {status}")
     return max(status for _, status in results)
