@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from worker import boot
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -116,6 +118,33 @@ def test_the_launcher_knows_neither_tensorflow_nor_the_worker() -> None:
 
 def test_the_worker_does_not_know_the_launcher() -> None:
     assert [one for one in by("worker") if one.package == "launcher"] == []
+
+
+def loaded_by_boot() -> set[str]:
+    """The modules that boot loads under private names, and all that they import of this package."""
+    found = {f"worker.{file}" for file, _ in boot.AFTER_IMPORT.values()}
+    while more := {one.module for one in at_run_time(by(*found)) if one.package == "worker"} - found:
+        found |= more
+    return found
+
+
+def test_what_boot_loads_never_asks_for_worker() -> None:
+    # The program may have a module of that name, and it would be that one.
+    trees = {name: ast.parse(modules()[name].read_text()) for name in loaded_by_boot() - {"worker"}}
+    absolute = [
+        (name, node.module)
+        for name, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not node.level and (node.module or "").partition(".")[0] == "worker"
+    ]
+    assert "worker.context" in trees
+    assert absolute == []
+
+
+def test_keras_is_not_made_slower_for_those_who_need_no_repair() -> None:
+    found = at_run_time(by("worker.boot", "worker.repair", "worker.context"))
+    assert found
+    assert [one for one in found if not one.function and one.package in TENSORFLOW] == []
 
 
 def test_the_agent_stands_alone() -> None:

@@ -29,6 +29,7 @@ LINE_LIMIT = 4096  # PIPE_BUF of Linux: shorter writes to a pipe never mix with 
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 # As many of the innermost frames as are told: reading the lines of a runaway recursion's would take seconds.
 FRAMES = 100
+PRIVATE = "_tflaunch"
 OWN_FILES = (os.path.join(PACKAGE, "start.py"), os.path.join(PACKAGE, "boot.py"))
 
 # What the peers of a failed worker raise, as measured with TensorFlow 2.21: three workers in an all_reduce, one of
@@ -237,10 +238,12 @@ def run_as_main(name: str, *, alter_argv: bool = True) -> None:
     runpy._run_module_as_main(name, alter_argv)  # type: ignore[attr-defined]  # private, and unchanged since 2.6
 
 
-# Where TensorFlow 2.21 needs a hand: module -> the function of sigterm.py that is called with it once it is loaded.
+# Where TensorFlow 2.21 and Keras 3 need a hand: module -> the module of this package, and its function, that is called
+# with it once it is loaded.
 AFTER_IMPORT = {
-    "tensorflow.python.distribute.collective_all_reduce_strategy": "after_strategy",
-    "tensorflow.python.distribute.failure_handling.failure_handling": "before_handler",
+    "tensorflow.python.distribute.collective_all_reduce_strategy": ("sigterm", "after_strategy"),
+    "tensorflow.python.distribute.failure_handling.failure_handling": ("sigterm", "before_handler"),
+    "keras": ("repair", "repair"),
 }
 
 
@@ -257,24 +260,31 @@ class AfterImport:
 
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            change_after(spec.loader, AFTER_IMPORT[name])
+            change_after(spec.loader, *AFTER_IMPORT[name])
         return spec
 
 
-def change_after(loader: "Loader", function: str) -> None:
+def change_after(loader: "Loader", file: str, function: str) -> None:
     load = loader.exec_module
 
     def exec_module(module: "ModuleType") -> None:
         load(module)
-        from importlib.machinery import SourceFileLoader
-
-        ours = SourceFileLoader("_tflaunch_sigterm", os.path.join(PACKAGE, "sigterm.py"))
-        if ours.name not in sys.modules:
-            sys.modules[ours.name] = type(sys)(ours.name)
-            ours.exec_module(sys.modules[ours.name])
-        getattr(sys.modules[ours.name], function)(module)
+        getattr(own(file), function)(module)
 
     loader.exec_module = exec_module  # type: ignore[method-assign]
+
+
+def own(name: str) -> "ModuleType":
+    """A module of this package, under a private name: ``worker`` may be the name of a module of the program's.
+
+    What it imports of this package, it imports relative to itself.
+    """
+    from importlib import import_module
+
+    if PRIVATE not in sys.modules:
+        sys.modules[PRIVATE] = package = type(sys)(PRIVATE)
+        package.__path__ = [PACKAGE]
+    return import_module(f"{PRIVATE}.{name}")
 
 
 class PackageFinder:

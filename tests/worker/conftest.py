@@ -60,15 +60,15 @@ class Processes:
     def run(self, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
         return self.wait(self.start(*arguments, environment=environment))
 
-    def cluster(self, commands: Sequence[Sequence[str]]) -> list[Ended]:
+    def cluster(self, commands: Sequence[Sequence[str]], environment: Mapping[str, str] | None = None) -> list[Ended]:
         """Run one worker for each command line, as one cluster."""
         holders = [self._stack.enter_context(_held_port()) for _ in commands]
         addresses = [f"127.0.0.1:{holder.getsockname()[1]}" for holder in holders]
         processes = []
         for index, command in enumerate(commands):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            environment = {"TF_CONFIG": json.dumps(config), "TF_GRPC_REUSE_PORT": "1"}
-            processes.append(self.start(*command, environment=environment))
+            own = {"TF_CONFIG": json.dumps(config), "TF_GRPC_REUSE_PORT": "1"}
+            processes.append(self.start(*command, environment={**own, **(environment or {})}))
         return [self.wait(process) for process in processes]
 
     @staticmethod
