@@ -11,13 +11,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from worker.context import report
     from worker.data import Arrays, Indexed, Records
+    from worker.fit import fit_data
     from worker.task import Data, Result, Task, cross_entropy
 
-__all__ = ["Arrays", "Data", "Indexed", "Records", "Result", "Task", "cross_entropy", "report"]
+__all__ = ["Arrays", "Data", "Indexed", "Records", "Result", "Task", "cross_entropy", "fit_data", "report"]
 
 _ROOMS = {
     **dict.fromkeys(("Arrays", "Indexed", "Records"), "worker.data"),
     **dict.fromkeys(("Data", "Result", "Task", "cross_entropy"), "worker.task"),
+    "fit_data": "worker.fit",
     "report": "worker.context",
 }
 

@@ -54,7 +54,10 @@ def test_a_cluster_trains_the_digits_and_then_goes_on(tmp_path: Path, processes:
     # The user's own scripts may run Keras on something else.
     alone = processes.run(*DIGITS, environment={"KERAS_BACKEND": "jax"})
     assert (alone.status, alone.err) == (0, "")
-    assert "checkpoints    checkpoints/digits, already trained to step 483; more --epochs train on, --fresh starts over" in alone.out
+    assert (
+        "checkpoints    checkpoints/digits, already trained to step 483; more --epochs train on, --fresh starts over"
+        in alone.out
+    )
     assert "\ntest accuracy" in alone.out
 
 
