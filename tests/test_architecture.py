@@ -142,7 +142,7 @@ def test_what_boot_loads_never_asks_for_worker() -> None:
 
 
 def test_keras_is_not_made_slower_for_those_who_need_no_repair() -> None:
-    found = at_run_time(by("worker.boot", "worker.repair", "worker.context"))
+    found = at_run_time(by("worker.boot", "worker.keras3.repair", "worker.context"))
     assert found
     assert [one for one in found if not one.function and one.package in TENSORFLOW] == []
 

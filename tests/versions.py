@@ -3,7 +3,7 @@
     python -m tests.versions [PYTEST ARGUMENTS...]
 
 Each pair gets an environment of its own, made anew with pip and gone afterwards: a few minutes, and some 2 GB of disk.
-Whatever passes here, and nothing else, may stand in pyproject.toml and in worker/repair.py.
+Whatever passes here, and nothing else, may stand in pyproject.toml and in worker/keras3/repair.py.
 """
 
 from __future__ import annotations

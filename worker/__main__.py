@@ -46,12 +46,14 @@ def _main(arguments: Sequence[str], environment: Mapping[str, str], context: Con
 def _train(name: str, given: Mapping[str, Any], environment: Mapping[str, str], context: Context) -> int:
     # Our trainings are of Keras models on TensorFlow, whatever backend the user's own scripts have chosen.
     os.environ["KERAS_BACKEND"] = "tensorflow"
+    # They do not use what is repaired of Keras for those who call fit.
+    os.environ.setdefault("TFLAUNCH_KERAS_REPAIR", "0")
     with _without_chatter():
         import tensorflow as tf
 
         # Cached: it is here that a TensorFlow built for GPUs complains of a machine without.
         tf.config.list_physical_devices("GPU")
-    from worker.saving import CheckpointError
+    from worker.checkpoint.saving import CheckpointError
     from worker.train import NotANumberError, train
 
     task = find(name, NAMES)

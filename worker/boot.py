@@ -243,7 +243,7 @@ def run_as_main(name: str, *, alter_argv: bool = True) -> None:
 AFTER_IMPORT = {
     "tensorflow.python.distribute.collective_all_reduce_strategy": ("sigterm", "after_strategy"),
     "tensorflow.python.distribute.failure_handling.failure_handling": ("sigterm", "before_handler"),
-    "keras": ("repair", "repair"),
+    "keras": ("keras3.repair", "repair"),
 }
 
 

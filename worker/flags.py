@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from worker.rhythm import Best, Every
+from worker.checkpoint.rhythm import Best, Every
 from worker.settings import Patience, Settings
 from worker.strategy import COMMUNICATIONS, WANTED
 from worker.task import PRECISIONS, TaskError

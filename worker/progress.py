@@ -55,7 +55,6 @@ class Progress:
 
     def epoch_done(self, epoch: int, step: int, measures: Mapping[str, float]) -> None:
         """Epoch ``epoch`` (from 0) is over, with these measures."""
-        report("metrics", **{**measures, "epoch": epoch + 1, "step": step})
         if (epoch + 1) % self._rhythm == 0 or epoch + 1 == self._epochs or step == self._steps:
             self._tell(epoch, step, measures, self._clock())
 

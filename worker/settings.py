@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from worker.rhythm import EPOCHLY, Best, Every
+from worker.checkpoint.rhythm import EPOCHLY, Best, Every
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

@@ -13,27 +13,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from worker import pictures
+from worker import board, pictures
 from worker.agreement import check, check_labels, check_sizes
-from worker.checkpoint import Checkpoints
+from worker.checkpoint.checkpoints import Checkpoints
+from worker.checkpoint.saving import CheckpointError, Saving
+from worker.checkpoint.state import State
+from worker.context import report
 from worker.data import Arrays, Schedule, Share
 from worker.feed import feed
 from worker.host import one_at_a_time
 from worker.learner import Learner, make_optimizer
 from worker.progress import Progress, short
-from worker.saving import CheckpointError, Saving
-from worker.state import State
 from worker.strategy import build, choose, make_virtual_devices
 from worker.task import Result, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from worker.checkpoint.position import Position
+    from worker.checkpoint.saving import Outcome
     from worker.context import Context
     from worker.data import Source
     from worker.learner import Steps
-    from worker.position import Position
-    from worker.saving import Outcome
     from worker.settings import Settings
     from worker.task import Data, Task
 
@@ -63,6 +64,8 @@ def train(task: Task, settings: Settings, context: Context) -> Mapping[str, floa
     say = _print if context.is_chief else _keep_quiet
     # First of all: what a task does to get its data may well be TensorFlow's, and a cluster is to be formed before that.
     strategy = _strategy(settings, context, say)
+    if settings.tensorboard:
+        board.check()
     run = _prepare(task, settings, context, strategy, say)
     saving = Saving(
         settings.checkpoint_dir,
@@ -74,10 +77,14 @@ def train(task: Task, settings: Settings, context: Context) -> Mapping[str, floa
     )
     told = partial(say, "checkpoints")
     with Checkpoints(saving, run.state, is_chief=context.is_chief, say=told) as checkpoints:
-        position = _learn(run, checkpoints, say)
+        shown = board.Board(settings.checkpoint_dir) if settings.tensorboard and context.is_chief else None
+        position = _learn(run, checkpoints, shown, say)
         outcome = checkpoints.finish(position)
         exported = checkpoints.export(run.learner.model, position.step, saved_model=settings.export)
-        measures = {**position.measured, **_test(run, say)}
+        tested = _test(run, say)
+    measures = {**position.measured, **tested}
+    if tested:
+        _record(run, position, tested, shown)
     if context.is_chief:
         _show(task, settings, run, position, measures, say)
     _tell(outcome, exported, saving, say)
@@ -151,7 +158,7 @@ def _check_outputs(learner: Learner, source: Source) -> None:
         check_labels(source.labels, shape[-1])
 
 
-def _learn(run: _Run, checkpoints: Checkpoints, say: Say) -> Position:
+def _learn(run: _Run, checkpoints: Checkpoints, shown: board.Board | None, say: Say) -> Position:
     """Make all steps that are left, and give the position after them."""
     settings, schedule = run.settings, run.schedule
     steps = settings.epochs * schedule.steps_per_epoch
@@ -175,11 +182,20 @@ def _learn(run: _Run, checkpoints: Checkpoints, say: Say) -> Position:
         if not position.batch:
             position = _measured(run, position)
             progress.epoch_done(position.epoch - 1, position.step, position.measured)
+            _record(run, position, position.measured, shown)
         checkpoints.after_step(position.step, position.epoch, partial(_itself, position))
     if position.step < steps and settings.patience:
         waited = f"{settings.patience.metric} has not become better for {settings.patience.epochs} epochs"
         say("stopped", f"after epoch {position.epoch}: {waited}")
     return position
+
+
+def _record(run: _Run, position: Position, measures: Mapping[str, float], shown: board.Board | None) -> None:
+    """Tell the launcher, and TensorBoard, what was measured: once for all workers."""
+    if run.share.worker == 0:
+        report("metrics", **{**measures, "epoch": position.epoch, "step": position.step})
+    if shown is not None:
+        shown.write(position.step, measures)
 
 
 class _Pace:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from worker.position import BEGINNING, Position
-from worker.rhythm import Best, Every
+from worker.checkpoint.position import BEGINNING, Position
+from worker.checkpoint.rhythm import Best, Every
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from tests.worker.conftest import Processes
-    from worker.saving import Outcome
+    from worker.checkpoint.saving import Outcome
 
 pytestmark = pytest.mark.tensorflow
 tf = pytest.importorskip("tensorflow")
@@ -32,9 +32,9 @@ class Tiny:
     def __init__(self, directory: object, *, units: int = 1, optimizer: str = "SGD", **saving: Any) -> None:
         import keras
 
-        from worker.checkpoint import Checkpoints
-        from worker.saving import Saving
-        from worker.state import State
+        from worker.checkpoint.checkpoints import Checkpoints
+        from worker.checkpoint.saving import Saving
+        from worker.checkpoint.state import State
 
         self.said: list[str] = []
         self.model: Any = keras.Sequential([keras.Input((1,)), keras.layers.Dense(units, use_bias=False)])
@@ -209,7 +209,7 @@ def test_a_damaged_one_is_set_aside_and_the_one_before_it_used(
 
 
 def test_every_flipped_bit_of_the_values_is_found(tmp_path: Path, tiny: Callable[..., Tiny]) -> None:
-    from worker.store import Damaged, Store
+    from worker.checkpoint.store import Damaged, Store
 
     first = tiny(optimizer="Adam")
     first.checkpoints.resume()
@@ -256,7 +256,7 @@ def test_when_none_is_left_the_training_begins_anew_and_says_so(tmp_path: Path, 
 def test_a_checkpoint_of_something_else_is_refused_and_stays(
     tmp_path: Path, tiny: Callable[..., Tiny], other: dict[str, Any], told: str
 ) -> None:
-    from worker.saving import CheckpointError
+    from worker.checkpoint.saving import CheckpointError
 
     first = tiny()
     first.checkpoints.resume()
@@ -271,7 +271,7 @@ def test_a_checkpoint_of_something_else_is_refused_and_stays(
 
 
 def test_a_variable_that_is_there_and_not_here_is_named(tiny: Callable[..., Tiny]) -> None:
-    from worker.saving import CheckpointError
+    from worker.checkpoint.saving import CheckpointError
 
     first = tiny(optimizer="Adam")
     first.checkpoints.resume()
@@ -281,7 +281,7 @@ def test_a_variable_that_is_there_and_not_here_is_named(tiny: Callable[..., Tiny
 
 
 def test_checkpoints_of_another_program_are_left_alone(tmp_path: Path, tiny: Callable[..., Tiny]) -> None:
-    from worker.saving import CheckpointError
+    from worker.checkpoint.saving import CheckpointError
 
     manager = tf.train.CheckpointManager(tf.train.Checkpoint(v=tf.Variable(1.0)), str(tmp_path / "kept"), 1)
     manager.save()
@@ -292,7 +292,7 @@ def test_checkpoints_of_another_program_are_left_alone(tmp_path: Path, tiny: Cal
 
 
 def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
-    from worker.saving import CheckpointError
+    from worker.checkpoint.saving import CheckpointError
 
     first = Tiny(tmp_path)
     first.checkpoints.resume()
@@ -303,9 +303,9 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
 
 
 def test_who_is_not_the_chief_sees_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from worker.checkpoint import Checkpoints
-    from worker.saving import Saving
-    from worker.state import State
+    from worker.checkpoint.checkpoints import Checkpoints
+    from worker.checkpoint.saving import Saving
+    from worker.checkpoint.state import State
 
     model = tf.Module()
     model.weight = tf.Variable(1.0)
@@ -324,7 +324,7 @@ def fails(
 ) -> tuple[Outcome, str, list[str]]:
     """What becomes of a training whose disk fails after two steps: the outcome, and what is said and reported."""
     kinds: list[str] = []
-    monkeypatch.setattr("worker.chief.report", lambda kind, **_: kinds.append(kind))
+    monkeypatch.setattr("worker.checkpoint.chief.report", lambda kind, **_: kinds.append(kind))
     outcome = tiny.checkpoints.finish(tiny.train(Position(step=2), 3))
     return outcome, capsys.readouterr().err, kinds
 

@@ -29,19 +29,19 @@ tf = pytest.importorskip("tensorflow")
     ],
 )
 def test_a_reason_is_one_line_and_the_same_for_every_checkpoint(message: str, told: str) -> None:
-    from worker.disk import reason
+    from worker.checkpoint.disk import reason
 
     assert reason(tf.errors.ResourceExhaustedError(None, None, message)) == told
 
 
 def test_an_errno_is_told_in_its_own_words() -> None:
-    from worker.disk import reason
+    from worker.checkpoint.disk import reason
 
     assert reason(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/kept/lock")) == "No space left on device"
 
 
 def test_a_small_file_is_replaced_whole(tmp_path: Path) -> None:
-    from worker.disk import Disk
+    from worker.checkpoint.disk import Disk
 
     disk = Disk(f"file://{tmp_path}")
     assert disk.local
@@ -53,7 +53,7 @@ def test_a_small_file_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_what_is_not_there_is_cleared_already(tmp_path: Path) -> None:
-    from worker.disk import Disk
+    from worker.checkpoint.disk import Disk
 
     Disk(str(tmp_path)).clear("missing")
     assert list(tmp_path.iterdir()) == []

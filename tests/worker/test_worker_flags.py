@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from worker.checkpoint.rhythm import Best, Every
 from worker.flags import FlagError, parse, settings
-from worker.rhythm import Best, Every
 from worker.settings import Patience, Settings
 from worker.task import find
 from worker.tasks import NAMES

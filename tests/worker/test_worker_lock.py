@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from worker.lock import Held, Lock
+from worker.checkpoint.lock import Held, Lock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 HOLD = """
 import pathlib, sys
-from worker.lock import Lock
+from worker.checkpoint.lock import Lock
 lock = Lock(pathlib.Path("."))
 lock.take()
 print("held", flush=True)
@@ -51,7 +51,7 @@ def test_it_can_be_taken_again_once_it_is_released(tmp_path: Path) -> None:
 
 FORK = """
 import os, pathlib, sys
-from worker.lock import Lock
+from worker.checkpoint.lock import Lock
 lock = Lock(pathlib.Path("."))
 lock.take()
 if os.fork() == 0:

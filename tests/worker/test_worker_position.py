@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from worker.position import BEGINNING, Position
+from worker.checkpoint.position import BEGINNING, Position
 
 
 def test_it_survives_json() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker import boot
-from worker.repair import TESTED
+from worker.keras3.repair import TESTED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ import json, os, sys
 import keras
 from keras.src.backend.tensorflow import trainer
 
-repair = sys.modules["_tflaunch.repair"]
+repair = sys.modules["_tflaunch.keras3.repair"]
 
 def repaired():
     return hasattr(trainer.reduce_per_replica, "__wrapped__")

@@ -24,12 +24,12 @@ MODEL = """
 import os, shutil, sys, zlib
 import numpy as np
 import tensorflow as tf
-from worker.checkpoint import Checkpoints
+from worker.checkpoint.checkpoints import Checkpoints
 from worker.context import Context
-from worker.position import Position
-from worker.rhythm import Every
-from worker.saving import Saving
-from worker.state import State, variable_of
+from worker.checkpoint.position import Position
+from worker.checkpoint.rhythm import Every
+from worker.checkpoint.saving import Saving
+from worker.checkpoint.state import State, variable_of
 from worker.strategy import build, choose
 
 legacy = os.environ.get("TF_USE_LEGACY_KERAS") == "1"
@@ -112,12 +112,12 @@ for stop in range(1, 6):
         assert checkpoints.finish(Position(step=6)).complete
 
 # Only the chief's clock counts, however others' go. Its goes a second a step, and there are ten between saves.
-import worker.checkpoint, worker.chief
+import worker.checkpoint.checkpoints, worker.checkpoint.chief
 class Clock:
     now = 0.0
     def monotonic(self):
         return self.now
-clock = worker.checkpoint.time = worker.chief.time = Clock()
+clock = worker.checkpoint.checkpoints.time = worker.checkpoint.chief.time = Clock()
 saved = []
 with again.checkpoints("timed", every=Every(seconds=10), keep=99) as checkpoints:
     checkpoints.resume()
@@ -202,10 +202,10 @@ def test_it_goes_on_with_another_number_of_workers(tmp_path: Path, processes: Pr
 KILLED = """
 import os, random, signal, sys, threading, time
 import tensorflow as tf
-from worker.checkpoint import Checkpoints
-from worker.position import Position
-from worker.saving import Saving
-from worker.state import State, variable_of
+from worker.checkpoint.checkpoints import Checkpoints
+from worker.checkpoint.position import Position
+from worker.checkpoint.saving import Saving
+from worker.checkpoint.state import State, variable_of
 
 def child(report, kill_at_line, kill_after):
     root = tf.Module()

@@ -4,8 +4,8 @@ from math import nan
 
 import pytest
 
-from worker.position import Position
-from worker.rhythm import Best, Every, ask_again_after
+from worker.checkpoint.position import Position
+from worker.checkpoint.rhythm import Best, Every, ask_again_after
 
 
 @pytest.mark.parametrize(

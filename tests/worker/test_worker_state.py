@@ -14,7 +14,7 @@ tf = pytest.importorskip("tensorflow")
 
 
 def state(**roots: Any) -> Any:
-    from worker.state import State
+    from worker.checkpoint.state import State
 
     return State(tf.distribute.get_strategy(), **roots)
 

@@ -17,11 +17,11 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 import keras
 import tensorflow as tf
 
-from worker.checkpoint import Checkpoints
+from worker.checkpoint.checkpoints import Checkpoints
+from worker.checkpoint.position import Position
+from worker.checkpoint.saving import Saving
+from worker.checkpoint.state import State
 from worker.context import Context
-from worker.position import Position
-from worker.saving import Saving
-from worker.state import State
 from worker.strategy import build, choose
 
 STEPS, PAIRS, EXAMPLES, WIDTH = 20, 5, 128, 2560

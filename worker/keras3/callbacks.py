@@ -1,6 +1,6 @@
 """Keras's stock callbacks on several workers: the chief alone touches the disk, and every worker decides the same.
 
-The logs that callbacks decide on are equal on all workers (``keras3.py`` sees to it), so the stock code can decide. What is
+The logs that callbacks decide on are equal on all workers (``trainer.py`` sees to it), so the stock code can decide. What is
 changed is what it does then: a worker that follows the chief writes nothing, and has from the chief what that has read.
 """
 

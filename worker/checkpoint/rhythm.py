@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from worker.position import Position
+    from worker.checkpoint.position import Position
 
 _UNITS = {
     **dict.fromkeys(("step", "steps"), ("steps", 1)),

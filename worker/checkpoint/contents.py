@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from worker.state import Slot
+    from worker.checkpoint.state import Slot
 
 # Where a training stands, as text, among the variables: so it has the same checksum as they have.
 ABOUT = "about/.ATTRIBUTES/VARIABLE_VALUE"

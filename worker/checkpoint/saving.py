@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from worker.rhythm import EPOCHLY
+from worker.checkpoint.rhythm import EPOCHLY
 
 if TYPE_CHECKING:
-    from worker.rhythm import Best, Every
+    from worker.checkpoint.rhythm import Best, Every
 
 
 class CheckpointError(Exception):

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
 
-from worker.contents import read
-from worker.disk import Disk, reason
-from worker.lock import Lock
+from worker.checkpoint.contents import read
+from worker.checkpoint.disk import Disk, reason
+from worker.checkpoint.lock import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -19,15 +19,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from worker.contents import ABOUT, differences, tree
+from worker.checkpoint.contents import ABOUT, differences, tree
+from worker.checkpoint.disk import DiskError, reason
+from worker.checkpoint.export import exporters, place
+from worker.checkpoint.lock import Held
+from worker.checkpoint.position import BEGINNING, Position
+from worker.checkpoint.rhythm import ask_again_after
+from worker.checkpoint.saving import CheckpointError, Outcome
+from worker.checkpoint.store import EXPORT, Damaged, Store
 from worker.context import report
-from worker.disk import DiskError, reason
-from worker.export import exporters, place
-from worker.lock import Held
-from worker.position import BEGINNING, Position
-from worker.rhythm import ask_again_after
-from worker.saving import CheckpointError, Outcome
-from worker.store import EXPORT, Damaged, Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     import tensorflow as tf
     from numpy.typing import NDArray
 
-    from worker.saving import Saving
-    from worker.state import State
+    from worker.checkpoint.saving import Saving
+    from worker.checkpoint.state import State
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ import json
 import time
 from typing import TYPE_CHECKING, Any, Self
 
-from worker.chief import Chief, Found
-from worker.position import BEGINNING, Position
-from worker.saving import CheckpointError, Outcome
+from worker.checkpoint.chief import Chief, Found
+from worker.checkpoint.position import BEGINNING, Position
+from worker.checkpoint.saving import CheckpointError, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from worker.saving import Saving
-    from worker.state import State
+    from worker.checkpoint.saving import Saving
+    from worker.checkpoint.state import State
 
 
 class Checkpoints:

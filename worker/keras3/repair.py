@@ -12,7 +12,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from .context import Context
+from ..context import Context
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -37,9 +37,9 @@ def repair(keras: ModuleType) -> None:
 def _repair(version: str, context: Context) -> None:
     reason = _unknown(version)
     if not reason:
-        from . import callbacks, keras3
+        from . import callbacks, trainer
 
-        replacements = [*keras3.replacements(), *callbacks.replacements()]
+        replacements = [*trainer.replacements(), *callbacks.replacements()]
         others = ", ".join(str(one) for one in replacements if not one.fits())
         reason = f"it has another {others} than the repair was tested with" if others else ""
     if reason:

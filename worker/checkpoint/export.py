@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
-from worker.disk import sync
-from worker.state import variable_of
+from worker.checkpoint.disk import sync
+from worker.checkpoint.state import variable_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from worker.disk import Disk
-    from worker.state import State
+    from worker.checkpoint.disk import Disk
+    from worker.checkpoint.state import State
 
 
 def exporters(model: Any, state: State, step: int, *, saved_model: bool) -> dict[str, Callable[[Path], object]]:  # noqa: ANN401
