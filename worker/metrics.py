@@ -36,6 +36,11 @@ class Metrics:
         self._shapes = [[tuple(variable.shape) for variable in metric.variables] for metric in self._metrics]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What ``results`` will hold."""
+        return ("loss", *(metric.name for metric in self._metrics))
+
+    @property
     def size(self) -> int:
         """How long the vector is."""
         return 2 + sum(int(np.prod(shape)) for shapes in self._shapes for shape in shapes)

@@ -19,13 +19,13 @@ from worker.checkpoint.checkpoints import Checkpoints
 from worker.checkpoint.saving import CheckpointError, Saving
 from worker.checkpoint.state import State
 from worker.context import report
-from worker.data import Arrays, Schedule, Share
+from worker.data import Arrays, Records, Schedule, Share
 from worker.feed import feed
 from worker.host import one_at_a_time
 from worker.learner import Learner, make_optimizer
 from worker.progress import Progress, short
 from worker.strategy import build, choose, make_virtual_devices
-from worker.task import Result, TaskError
+from worker.task import Result, TaskError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -145,6 +145,7 @@ def _prepare(task: Task, settings: Settings, context: Context, strategy: tf.dist
         precision=settings.precision,
     )
     _check_outputs(learner, data.train)
+    _check_measures(settings, learner.metrics.names, validated=data.validation is not None)
     schedule = Schedule(len(data.train), settings.global_batch, settings.seed, settings.micro_batches)
     roots: dict[str, Any] = {"model": learner.model, "optimizer": learner.optimizer}
     if learner.scale is not None:
@@ -156,6 +157,15 @@ def _check_outputs(learner: Learner, source: Source) -> None:
     shape = getattr(learner.model, "output_shape", None)
     if isinstance(source, Arrays) and learner.takes_classes and isinstance(shape, tuple) and isinstance(shape[-1], int):
         check_labels(source.labels, shape[-1])
+
+
+def _check_measures(settings: Settings, names: tuple[str, ...], *, validated: bool) -> None:
+    """What a training waits for must be measured: otherwise it would never stop, or never be the best."""
+    known = [*names, *(f"val_{name}" for name in names if validated)]
+    for flag, wanted in (("--patience", settings.patience), ("--keep-best", settings.keep_best)):
+        if wanted is not None and wanted.metric not in known:
+            hint = nearest(wanted.metric, known) or f"there is {', '.join(known)}"
+            raise TaskError(f"{flag}: nothing is measured as {wanted.metric}", hint)
 
 
 def _learn(run: _Run, checkpoints: Checkpoints, shown: board.Board | None, say: Say) -> Position:
@@ -183,7 +193,7 @@ def _learn(run: _Run, checkpoints: Checkpoints, shown: board.Board | None, say: 
             position = _measured(run, position)
             progress.epoch_done(position.epoch - 1, position.step, position.measured)
             _record(run, position, position.measured, shown)
-        checkpoints.after_step(position.step, position.epoch, partial(_itself, position))
+        checkpoints.after_step(position)
     if position.step < steps and settings.patience:
         waited = f"{settings.patience.metric} has not become better for {settings.patience.epochs} epochs"
         say("stopped", f"after epoch {position.epoch}: {waited}")
@@ -245,6 +255,9 @@ def _measured(run: _Run, position: Position) -> Position:
 
 def _score(run: _Run, source: Source) -> Mapping[str, float]:
     """The measures of a source, exact to its last example."""
+    if isinstance(source, Records):
+        # Split by file, the workers would see some examples twice and others not at all.
+        source = replace(source, split="data", shuffle=0)
     batch = min(len(source), run.settings.global_batch * 4)
     schedule = Schedule(len(source), batch, seed=None)
     iterator = iter(feed(run.learner.strategy, source, schedule, epochs=1))
@@ -309,10 +322,6 @@ def _described(start: int, steps: int) -> str:
     if start < steps:
         return f", resumed from step {start}"
     return f", already trained to step {start}; more --epochs train on, --fresh starts over"
-
-
-def _itself(position: Position) -> Position:
-    return position
 
 
 def _print(label: str, text: str) -> None:

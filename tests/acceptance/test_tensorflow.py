@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
+import textwrap
+from pathlib import Path
 
 import pytest
 
@@ -120,3 +123,54 @@ def test_a_private_cluster_trains(tflaunch: Command) -> None:
     ended = tflaunch("train", "digits", "-n", "2", "--private", "--epochs", "1", timeout=250)
     assert ended.status == 0, ended.err
     assert "step" in ended.out.decode()
+
+
+TRAINING = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+
+
+def test_the_task_of_the_documentation_trains_and_its_measures_are_kept(tflaunch: Command) -> None:
+    [text] = re.findall(r"```python\n# my_task.py\n(.*?)```", TRAINING, re.DOTALL)
+    assert len(text.strip().splitlines()) <= 30
+    tflaunch.script(text, "my_task.py")
+    ended = tflaunch("train", "my_task.py:task", "-n", "2", "--epochs", "2", timeout=250)
+    assert ended.status == 0, ended.err
+    assert ended.run_dir is not None
+    assert ended.run_dir.name.startswith("my_task-")
+    kept = [json.loads(line) for line in (ended.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in kept] == [1, 2, 2]
+    assert {line["task"] for line in kept} == {"worker 0"}
+    assert kept[1]["val_loss"] < kept[0]["val_loss"]
+    assert "test_mean_absolute_error" in kept[2]
+    assert (tflaunch.cwd / "checkpoints" / "mine" / "history.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "words"),
+    [
+        (["linear", "--steps", "0"], 2, "--steps: '0' is not a whole number from 1"),
+        (["linear", "--global-batch", "1"], 2, "--global-batch 1 is less than the 2 replicas that share it"),
+        (["linear", "--global-batch", "1000"], 2, "--global-batch 1000 is more than the 384 points to learn from"),
+        (["linear", "--optimizer", "addam"], 2, "no optimizer is called 'addam' (did you mean adam?)"),
+        (["linear", "--patience", "2:min:val_loss"], 2, "--patience: nothing is measured as val_loss (did you mean loss?)"),
+        (["mine.py:tsk"], 2, "mine.py has nothing called tsk (did you mean task?)"),
+        (["mine.py:task"], 2, "label 7 of example 1 is out of range: the model has outputs 0 to 2"),
+        (["broken.py:task"], 2, "broken.py does not import: ModuleNotFoundError: No module named 'nowhere' (broken.py:1)"),
+        (["linear", "--optimizer", "sgd", "--learning-rate", "1e30"], 1, "is no finite number, and worker"),
+    ],
+)  # fmt: skip
+def test_what_all_workers_find_out_is_said_once(tflaunch: Command, args: list[str], status: int, words: str) -> None:
+    mine = """
+        import keras, numpy as np
+        from worker import Arrays, Data, Task, cross_entropy
+        model = lambda: keras.Sequential([keras.Input((1,)), keras.layers.Dense(3)])
+        data = lambda: Data(Arrays(np.zeros((4, 1), np.float32), np.array([0, 7, 1, 2])))
+        task = Task(name="mine", model=model, loss=cross_entropy, data=data, global_batch=4)
+    """
+    tflaunch.script(textwrap.dedent(mine), "mine.py")
+    tflaunch.script("import nowhere", "broken.py")
+    ended = tflaunch("train", "-n", "2", *args, timeout=200)
+    assert ended.status == status, ended.err
+    assert sum(words in line for line in ended.lines) == 1, ended.lines
+    assert "worker 0 failed first, on 127.0.0.1: exited: " in ended.err
+    assert "failed because of it: worker 1" in ended.err
+    assert not any("Traceback" in line for line in ended.lines)

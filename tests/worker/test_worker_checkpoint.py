@@ -314,7 +314,7 @@ def test_who_is_not_the_chief_sees_no_disk(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(state, "from_chief", lambda _: word)
     with Checkpoints(Saving(str(tmp_path / "kept"), "", Every(steps=1)), state, is_chief=False) as checkpoints:
         assert checkpoints.resume() == BEGINNING
-        checkpoints.after_step(1, 0, lambda: Position(step=1))
+        assert checkpoints.after_step(Position(step=1))
         assert checkpoints.finish(Position(step=1)).complete
     assert list(tmp_path.iterdir()) == []
 
@@ -388,7 +388,7 @@ def test_the_training_does_not_wait_for_the_disk(
 
     def after(step: int, weight: float, loss: float) -> None:
         first.model.layers[0].kernel.assign([[weight]])
-        first.checkpoints.after_step(step, 0, lambda: Position(step=step, history=({"step": step, "loss": loss},)))
+        first.checkpoints.after_step(Position(step=step, history=({"step": step, "loss": loss},)))
 
     after(1, weight=1.0, loss=2.0)
     # While that is being written, the next two fall due: they are left out, and what is written is the value of then.

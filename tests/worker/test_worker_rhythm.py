@@ -32,17 +32,17 @@ def test_anything_else_is_refused_with_examples(text: str) -> None:
 
 def test_a_save_is_due_when_a_multiple_has_been_passed_however_far_a_call_goes() -> None:
     every = Every(steps=10)
-    assert not every.crossed(Position(step=3), 9, 0)
-    assert every.crossed(Position(step=3), 10, 0)
-    assert every.crossed(Position(step=3), 14, 0)
-    assert not every.crossed(Position(step=14), 19, 0)
+    assert not every.crossed(Position(step=3), Position(step=9, epoch=0))
+    assert every.crossed(Position(step=3), Position(step=10, epoch=0))
+    assert every.crossed(Position(step=3), Position(step=14, epoch=0))
+    assert not every.crossed(Position(step=14), Position(step=19, epoch=0))
 
 
 def test_epochs_count_when_they_are_whole() -> None:
     every = Every(epochs=2)
-    assert not every.crossed(Position(), 50, 1)
-    assert every.crossed(Position(epoch=1), 60, 2)
-    assert not Every().crossed(Position(), 10**6, 10**6)
+    assert not every.crossed(Position(), Position(step=50, epoch=1))
+    assert every.crossed(Position(epoch=1), Position(step=60, epoch=2))
+    assert not Every().crossed(Position(), Position(step=10**6, epoch=10**6))
 
 
 @pytest.mark.parametrize(("slower", "most"), [(1.0, 102), (10.0, 510)])
@@ -74,3 +74,17 @@ def test_the_best_is_the_older_of_equals_and_never_nan(text: str, step: int | No
 def test_a_best_that_is_none_is_refused_with_examples(text: str) -> None:
     with pytest.raises(ValueError, match="is not like 'min:loss' or 'max:accuracy'"):
         Best.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("every", "step", "left"),
+    [
+        (Every(steps=10), 0, 6),
+        (Every(steps=10), 7, 3),
+        (Every(steps=10), 10, 6),
+        (Every(epochs=1), 7, 6),
+        (Every(steps=4), 3, 1),
+    ],
+)
+def test_calls_of_several_steps_end_where_a_save_is_due(every: Every, step: int, left: int) -> None:
+    assert every.steps_left(step, 6) == left

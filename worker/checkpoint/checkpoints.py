@@ -64,10 +64,12 @@ class Checkpoints:
         self._asked = (self._last.step, time.monotonic())
         return self._last
 
-    def after_step(self, step: int, epoch: int, position: Callable[[], Position]) -> None:
-        """Save if it is time to; ``step`` steps and ``epoch`` whole epochs are behind. ``position`` is asked only then."""
-        if self._saving.every.crossed(self._last, step, epoch) or self._time_has_come(step):
-            self.save(position())
+    def after_step(self, position: Position) -> bool:
+        """Save if it is time to, and tell whether it was."""
+        due = self._saving.every.crossed(self._last, position) or self._time_has_come(position.step)
+        if due:
+            self.save(position)
+        return due
 
     def save(self, position: Position, *, wait: bool = False) -> None:
         """Save now; with ``wait``, until it is written."""

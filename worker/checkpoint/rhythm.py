@@ -46,11 +46,11 @@ class Every:
             every = replace(every, **{unit: int(match[1]) * size})
         return every
 
-    def crossed(self, before: Position, step: int, epoch: int) -> bool:
+    def crossed(self, before: Position, now: Position) -> bool:
         """Whether the training has passed a step or an epoch, since ``before``, at which to save."""
         return bool(
-            (self.steps and step // self.steps > before.step // self.steps)
-            or (self.epochs and epoch // self.epochs > before.epoch // self.epochs)
+            (self.steps and now.step // self.steps > before.step // self.steps)
+            or (self.epochs and now.epoch // self.epochs > before.epoch // self.epochs)
         )
 
     def steps_left(self, step: int, many: int) -> int:
