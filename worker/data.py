@@ -116,12 +116,14 @@ class Schedule:
         global_batch: examples of a step. The last one of an epoch is smaller where this does not divide ``count``.
         seed: of the order; None keeps the examples in their order, as a test does.
         multiple: a replica's part is padded to a multiple of this, to be cut into micro-batches.
+        total: what the weights of a step add up to.
     """
 
     count: int
     global_batch: int
     seed: int | None
     multiple: int = 1
+    total: float = 1.0
 
     @property
     def steps_per_epoch(self) -> int:
@@ -140,7 +142,8 @@ class Schedule:
 
     def rows(self, step: int, replica: int, replicas: int) -> Rows:
         """The part of the step that one replica works on."""
-        return cut(self.numbers(step), self.width(replicas), replica, replicas)
+        numbers, weights = cut(self.numbers(step), self.width(replicas), replica, replicas)
+        return Rows(numbers, weights * np.float32(self.total))
 
     def epoch(self, epoch: int, share: Share) -> Iterator[Rows]:
         """All parts of an epoch for the replicas of one worker, a step after the other."""

@@ -6,6 +6,7 @@ several replicas, their parts come one after the other, as ``distribute_datasets
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -31,30 +32,24 @@ def share_of(strategy: tf.distribute.Strategy, context: tf.distribute.InputConte
 
 
 def feed(
-    strategy: tf.distribute.Strategy,
-    source: Source,
-    schedule: Schedule,
-    *,
-    first_step: int = 0,
-    epochs: int | None = None,
-    summed: bool = True,
+    strategy: tf.distribute.Strategy, source: Source, schedule: Schedule, *, first_step: int = 0, summed: bool = True
 ) -> Any:  # noqa: ANN401 - a DistributedDataset, or what a strategy for one device makes of it
-    """A distributed dataset of ``(features, labels, weights)``, from ``first_step`` on.
+    """A distributed dataset of ``(features, labels, weights)``, from ``first_step`` on, epoch after epoch without end.
 
     Args:
-        epochs: how many to go through, counted from the one that ``first_step`` is in; None for ever.
         summed: weights are such that the sum over all rows of all replicas is the mean over the global batch. Otherwise
             they are larger by the rows of all parts, padding included: right for whoever divides by that number, as
             Keras's ``fit`` does.
     """
+    endless = tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY)
 
     def pipeline(context: tf.distribute.InputContext) -> tf.data.Dataset:
         share = share_of(strategy, context)
-        dataset = examples(source, schedule, share, first_step, _FOREVER if epochs is None else epochs)
-        if not summed:
-            rows = float(schedule.width(share.replicas) * share.replicas)
-            dataset = dataset.map(lambda features, labels, weights: (features, labels, weights * rows))
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        rows = schedule.width(share.replicas) * share.replicas
+        weighed = schedule if summed else replace(schedule, total=float(rows))
+        dataset = examples(source, weighed, share, first_step, _FOREVER)
+        # Of data that may end, TensorFlow 2.21 asks all workers before each step whether they have more.
+        return dataset.apply(endless).prefetch(tf.data.AUTOTUNE)
 
     return strategy.distribute_datasets_from_function(pipeline)
 
@@ -117,7 +112,8 @@ def _read_by_all(source: Records, schedule: Schedule, share: Share, first_step: 
 
     def mine(records: tf.Tensor) -> tf.data.Dataset:
         count = tf.shape(records)[0]
-        parts = [_cut(records, count, width, replica, share.replicas) for replica in share.mine]
+        cuts = [_cut(records, count, width, replica, share.replicas) for replica in share.mine]
+        parts = [(mine, weights * schedule.total) for mine, weights in cuts]
         return tf.data.Dataset.from_tensor_slices(tuple(tf.stack(each) for each in zip(*parts, strict=True)))
 
     parts = _epochs(first_epoch, epochs).flat_map(batches).skip(within).flat_map(mine)
@@ -139,7 +135,7 @@ def _read_by_one(source: Records, schedule: Schedule, share: Share, first_step: 
     # As often as needed: a worker with fewer records than others begins anew before they do.
     records = _epochs(0, _FOREVER).flat_map(lambda epoch: _records(source, schedule.seed, epoch, files))
     first = first_step * width * share.here
-    weighed = records.skip(first).map(lambda record: (record, 1 / (width * share.replicas)))
+    weighed = records.skip(first).map(lambda record: (record, schedule.total / (width * share.replicas)))
     parts = _each(weighed, source.decode, width)
     if epochs == _FOREVER:
         return parts

@@ -16,6 +16,7 @@ import tensorflow as tf
 from worker import board, pictures
 from worker.agreement import check, check_labels, check_sizes
 from worker.checkpoint.checkpoints import Checkpoints
+from worker.checkpoint.rhythm import EPOCHLY
 from worker.checkpoint.saving import CheckpointError, Saving
 from worker.checkpoint.state import State
 from worker.context import report
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from worker.checkpoint.position import Position
-    from worker.checkpoint.saving import Outcome
+    from worker.checkpoint.rhythm import EPOCHLY
+from worker.checkpoint.saving import Outcome
     from worker.context import Context
     from worker.data import Source
     from worker.learner import Steps
@@ -260,7 +262,7 @@ def _score(run: _Run, source: Source) -> Mapping[str, float]:
         source = replace(source, split="data", shuffle=0)
     batch = min(len(source), run.settings.global_batch * 4)
     schedule = Schedule(len(source), batch, seed=None)
-    iterator = iter(feed(run.learner.strategy, source, schedule, epochs=1))
+    iterator = iter(feed(run.learner.strategy, source, schedule))
     return run.learner.metrics.results(run.learner.score(iterator, schedule.steps_per_epoch))
 
 
@@ -303,7 +305,8 @@ def _tell(outcome: Outcome, exported: str, saving: Saving, say: Say) -> None:
     Raises:
         CheckpointError: the end of the training is not on the disk.
     """
-    if outcome.skipped > outcome.saved:
+    # Whoever asked for a rhythm is told that it was not kept; epochs of milliseconds are nobody's wish.
+    if outcome.skipped > outcome.saved and saving.every != EPOCHLY:
         say("checkpoints", f"{outcome.skipped:,} were left out, as the one before was still being written")
     if outcome.failed:
         say("checkpoints", f"{outcome.failed:,} COULD NOT BE SAVED, {outcome.saved:,} were; {outcome.reason}")
