@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from worker.checkpoint.position import Position
-    from worker.checkpoint.rhythm import EPOCHLY
-from worker.checkpoint.saving import Outcome
+    from worker.checkpoint.saving import Outcome
     from worker.context import Context
     from worker.data import Source
     from worker.learner import Steps
