@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from worker import flags
-from worker.context import Context, ContextError, is_launched
+from worker.context import Context, ContextError, is_launched, report
 from worker.task import TaskError, find
 from worker.tasks import NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+
+# Longer than a worker that starts at the same time takes to find out the same.
+_FOR_THE_CHIEF = 10.0
 
 
 def main(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
@@ -81,6 +86,10 @@ def _end(error: Exception, status: int, context: Context, *, agreed: bool) -> No
     """
     if context.is_chief or not (agreed or is_launched()):
         _complain(str(error), status)
+    elif is_launched():
+        # The launcher ends all workers when the first one fails: the chief is to be that one, and to have spoken.
+        report("exit", status=status, text=str(error), where="", victim=True)
+        time.sleep(_FOR_THE_CHIEF)
     raise _Leaving(status, str(error), victim=not context.is_chief) from None
 
 

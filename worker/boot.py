@@ -244,6 +244,7 @@ AFTER_IMPORT = {
     "tensorflow.python.distribute.collective_all_reduce_strategy": ("sigterm", "after_strategy"),
     "tensorflow.python.distribute.failure_handling.failure_handling": ("sigterm", "before_handler"),
     "keras": ("keras3.repair", "repair"),
+    "tf_keras": ("keras3.legacy", "repair"),
 }
 
 

@@ -150,7 +150,7 @@ def test_the_task_of_the_documentation_trains_and_its_measures_are_kept(tflaunch
         (["linear", "--steps", "0"], 2, "--steps: '0' is not a whole number from 1"),
         (["linear", "--global-batch", "1"], 2, "--global-batch 1 is less than the 2 replicas that share it"),
         (["linear", "--global-batch", "1000"], 2, "--global-batch 1000 is more than the 384 points to learn from"),
-        (["linear", "--optimizer", "addam"], 2, "no optimizer is called 'addam' (did you mean adam?)"),
+        (["linear", "--optimizer", "addam"], 2, "no optimizer is called 'addam' (did you mean"),
         (["linear", "--patience", "2:min:val_loss"], 2, "--patience: nothing is measured as val_loss (did you mean loss?)"),
         (["mine.py:tsk"], 2, "mine.py has nothing called tsk (did you mean task?)"),
         (["mine.py:task"], 2, "label 7 of example 1 is out of range: the model has outputs 0 to 2"),

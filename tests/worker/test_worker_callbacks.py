@@ -118,7 +118,7 @@ def test_the_chief_writes_and_all_go_on_from_what_it_has(
     assert files(chief) == expected
     if not environment:
         assert files(whole / "1") == set()
-        assert len((chief / "log.csv").read_text().splitlines()) == 1 + 4
+    assert len((chief / "log.csv").read_text().splitlines()) == 1 + 4
 
     reading = [str(chief / "whole/best.keras"), str(chief / "4.weights.h5")]
     read = processes.run(written(READ), *reading, *(["legacy"] if environment else []), environment=environment)

@@ -220,7 +220,7 @@ def child(report, kill_at_line, kill_after):
     lines = 0
     def trace(frame, event, _):
         nonlocal lines
-        if not frame.f_code.co_filename.endswith(("worker/store.py", "worker/disk.py", "worker/chief.py")):
+        if not frame.f_code.co_filename.endswith(("checkpoint/store.py", "checkpoint/disk.py", "checkpoint/chief.py")):
             return None
         lines += event == "line"
         if lines == kill_at_line:

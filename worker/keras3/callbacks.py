@@ -12,7 +12,7 @@ from keras.src.callbacks import backup_and_restore, callback_list, csv_logger, m
 from keras.src.layers import BatchNormalization
 from keras.src.utils import file_utils
 
-from .collective import average, follows, from_chief, spans_workers
+from .collective import average, follows, from_chief, on_chief, spans_workers, strategy_of
 from .replacement import Replacement
 
 if TYPE_CHECKING:
@@ -27,23 +27,11 @@ def replacements() -> Iterator[Replacement]:
     yield Replacement(model_checkpoint.ModelCheckpoint, "_save_model", ("self", "epoch", "batch", "logs"), _decide_only)
     yield Replacement(backup_and_restore.BackupAndRestore, "_save_model", ("self",), _back_up)
     yield Replacement(backup_and_restore.BackupAndRestore, "on_train_begin", hook, _restore)
-    yield Replacement(backup_and_restore.BackupAndRestore, "on_train_end", hook, _on_chief)
-    yield Replacement(csv_logger.CSVLogger, "on_train_begin", hook, _on_chief)
-    yield Replacement(csv_logger.CSVLogger, "on_epoch_end", epoch_end, _on_chief)
-    yield Replacement(csv_logger.CSVLogger, "on_train_end", hook, _on_chief)
+    yield Replacement(backup_and_restore.BackupAndRestore, "on_train_end", hook, on_chief)
+    yield Replacement(csv_logger.CSVLogger, "on_train_begin", hook, on_chief)
+    yield Replacement(csv_logger.CSVLogger, "on_epoch_end", epoch_end, on_chief)
+    yield Replacement(csv_logger.CSVLogger, "on_train_end", hook, on_chief)
     yield Replacement(tensorboard.TensorBoard, "set_model", ("self", "model"), _without_files)
-
-
-def _strategy(callback: Any) -> Any:
-    return getattr(callback.model, "distribute_strategy", None)
-
-
-def _on_chief(stock: Any) -> Any:
-    def method(self: Any, *args: Any, **kwargs: Any) -> None:
-        if not follows(_strategy(self)):
-            stock(self, *args, **kwargs)
-
-    return method
 
 
 def _average_first(stock: Any) -> Any:
@@ -78,7 +66,7 @@ def _decide_only(stock: Any) -> Any:
     def save_model(self: Any, epoch: int, batch: int | None, logs: Any) -> None:
         if batch is not None:
             _average(self.model)
-        if follows(_strategy(self)):
+        if follows(strategy_of(self)):
             self.verbose = 0  # it would say that it saves
             self._should_save_model(epoch, batch, logs, self._get_file_path(epoch, batch, logs))
         else:
@@ -91,7 +79,7 @@ def _back_up(stock: Any) -> Any:
     def save_model(self: Any) -> None:
         if self.save_freq != "epoch":
             _average(self.model)
-        if not follows(_strategy(self)):
+        if not follows(strategy_of(self)):
             stock(self)
 
     return save_model
@@ -101,7 +89,7 @@ def _restore(stock: Any) -> Any:
     """BackupAndRestore: the chief reads, and all go on from what it has read, wherever their disks are."""
 
     def on_train_begin(self: Any, logs: Any = None) -> None:
-        strategy = _strategy(self)
+        strategy = strategy_of(self)
         if not spans_workers(strategy):
             stock(self, logs)
             return
