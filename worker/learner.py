@@ -138,7 +138,11 @@ class Learner:
         """One replica's part of a step. Gives what is known of the whole step: its report, and its gradient."""
         report, gradients = self._pieces(features, labels, weights)
         context = tf.distribute.get_replica_context()
-        bad = tf.cast(~tf.math.is_finite(report[0]), tf.float32)
+        fine = tf.math.is_finite(report[0])
+        if self.scale is None:
+            # Under float16 a gradient that overflows is nothing unusual, and is what the scale of the loss goes by.
+            fine &= tf.math.is_finite(_sum(gradients))
+        bad = tf.cast(~fine, tf.float32)
         saw_bad = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync) * bad
         present = [gradient for gradient in gradients if gradient is not None]
         *summed, report = context.all_reduce(SUM, [*present, tf.concat([report, saw_bad], 0)])
@@ -298,6 +302,12 @@ def _dense(gradient: Any) -> Any:  # noqa: ANN401 - a tensor, IndexedSlices or N
 def _finite(gradients: list[Any]) -> tf.Tensor:
     present = [tf.convert_to_tensor(one) for one in gradients if one is not None]
     return tf.reduce_all([tf.reduce_all(tf.math.is_finite(one)) for one in present])
+
+
+def _sum(gradients: list[Any]) -> tf.Tensor:
+    """A number that is finite if all of them are; cheaper than to look at each."""
+    present = [getattr(one, "values", one) for one in gradients if one is not None]
+    return tf.add_n([tf.cast(tf.reduce_sum(one), tf.float32) for one in present])
 
 
 def _as_float32(outputs: Any) -> Any:  # noqa: ANN401

@@ -47,7 +47,7 @@ _MOST_STEPS_PER_CALL = 100
 
 
 class NotANumberError(Exception):
-    """A loss became infinite or NaN; every worker learns it in the same step. The message is one line."""
+    """A loss or its gradient became infinite or NaN; every worker learns it in the same step. The message is one line."""
 
     exit_status = 1
 
@@ -293,7 +293,8 @@ def _refuse_bad(made: Steps, first_step: int, share: Share) -> None:
     if made.bad_step >= 0:
         worker = made.bad_replica // share.here
         raise NotANumberError(
-            f"the loss of step {first_step + made.bad_step + 1} is no finite number, and worker {worker} saw it first; "
+            f"the loss of step {first_step + made.bad_step + 1}, or its gradient, is no finite number, and worker {worker} "
+            "saw it first; "
             "the variables are those of the step before (a smaller --learning-rate, or --clip-norm 1, may help)"
         )
 

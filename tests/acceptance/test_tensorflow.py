@@ -172,5 +172,6 @@ def test_what_all_workers_find_out_is_said_once(tflaunch: Command, args: list[st
     assert ended.status == status, ended.err
     assert sum(words in line for line in ended.lines) == 1, ended.lines
     assert "worker 0 failed first, on 127.0.0.1: exited: " in ended.err
-    assert "failed because of it: worker 1" in ended.err
+    # Stopped, if the chief was so quick that the other had not found out yet.
+    assert re.search(r"(failed because of it|stopped): worker 1$", ended.err, re.MULTILINE)
     assert not any("Traceback" in line for line in ended.lines)

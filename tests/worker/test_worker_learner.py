@@ -165,6 +165,16 @@ def test_a_step_without_a_finite_loss_changes_nothing_nor_does_any_after_it() ->
     assert np.array_equal(good[0], one.model.get_weights()[0])
 
 
+def test_a_gradient_that_is_no_number_counts_though_its_loss_is_one() -> None:
+    # The root has no derivative at 0, and the chain rule makes infinity times 0 of it.
+    one = learner(loss=lambda _, outputs: tf.sqrt(tf.reduce_sum(outputs * 0, axis=1)))
+    before = one.model.get_weights()
+    made = one.learn(iter(feed(one.strategy, source(), Schedule(8, 4, seed=None))), 2)
+    assert np.isfinite(made.losses).all()
+    assert (made.bad_step, made.bad_replica) == (0, 0)
+    assert np.array_equal(before[0], one.model.get_weights()[0])
+
+
 def test_float16_halves_its_scale_until_gradients_fit() -> None:
     one = learner(precision="mixed_float16")
     assert one.scale is not None
