@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher import preflight
-from launcher.config import Layer, read_file
 from launcher.console import Console
+from launcher.layers import Layer, read_file
 from launcher.outcome import Outcome
 from launcher.run import run
 

@@ -14,6 +14,7 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Literal
 
 from launcher.agent.kernel import widen
+from launcher.tracebacks import Tracebacks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,6 +105,7 @@ class Console:
         self._skipped = 0
         self._prefixes: dict[int, bytes] = {}
         self._partial: dict[int, bytes] = {}
+        self._tracebacks = Tracebacks({})
         self._shown: frozenset[int] = frozenset()
 
     def __enter__(self) -> Console:
@@ -118,6 +120,7 @@ class Console:
         """Learn whose lines are to come, and say what is about to run."""
         if self._output != "none":
             self.say("\n".join([f"{plan.summary} · logs in {run_dir}", *plan.notes]))
+        self._tracebacks = Tracebacks({task.number: task.label for task in plan.tasks})
         width = max(len(task.label) for task in plan.tasks)
         for task in plan.tasks:
             prefix = f"{task.label:<{width}} | "
@@ -140,7 +143,7 @@ class Console:
         if task not in self._shown:
             return
         partial = self._partial.pop(task, b"")
-        if b"\r" not in data and b"\r" not in partial and b"\n" in data and self._pending <= _BACKLOG:
+        if self._is_plain(task, partial, data):
             self._whole_lines(task, partial, data)
             return
         data = partial + data
@@ -159,6 +162,8 @@ class Console:
         """Show a last line that has no newline."""
         if rest := self._partial.pop(task, b""):
             self._lines(task, rest)
+        if held := list(self._tracebacks.rest(task)):
+            self._show(task, b"\n".join(held))
 
     def say(self, text: str, *, alarm: bool = False) -> None:
         """A line, or several, of our own; an ``alarm`` begins in red where there are colours."""
@@ -227,6 +232,16 @@ class Console:
             if self._pending < before:
                 deadline = time.monotonic() + _STALLED
 
+    def _is_plain(self, task: int, partial: bytes, data: bytes) -> bool:
+        """Whether the lines can be shown without a look at each."""
+        return (
+            b"\n" in data
+            and b"\r" not in data
+            and b"\r" not in partial
+            and self._pending <= _BACKLOG
+            and not self._tracebacks.concern(task, partial, data)
+        )
+
     def _whole_lines(self, task: int, partial: bytes, data: bytes) -> None:
         """What nearly all output is, and the loop's busiest spot: one copy of the data, and none of the lines' ends."""
         prefix = self._prefixes[task]
@@ -240,15 +255,19 @@ class Console:
         if self._pending > _BACKLOG:
             self._skipped += complete.count(b"\n") + 1
             return
-        if b"\r" in complete:
-            complete = b"\n".join(_last_state(line) for line in complete.split(b"\n"))
+        lines = [_last_state(line) for line in complete.split(b"\n")]
+        if shown := list(self._tracebacks.fold(task, lines)):
+            self._show(task, b"\n".join(shown))
+
+    def _show(self, task: int, lines: bytes) -> None:
         prefix = self._prefixes[task]
-        self._add(self._out, prefix + complete.replace(b"\n", b"\n" + prefix) + b"\n")
+        self._add(self._out, prefix + lines.replace(b"\n", b"\n" + prefix) + b"\n")
 
     def _replay(self, task: int, log: Path) -> None:
         with suppress(OSError), log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _REPLAY))
             self._lines(task, file.read().removesuffix(b"\n"))
+        self.finish(task)
 
     def _catch_up(self) -> None:
         if self._skipped and self._pending < _BACKLOG // 2:
@@ -262,7 +281,7 @@ class Console:
 
 def _last_state(line: bytes) -> bytes:
     """What a terminal would show of a line in which a progress bar went back to the start again and again."""
-    return line.rstrip(b"\r").rpartition(b"\r")[2]
+    return line.rstrip(b"\r").rpartition(b"\r")[2] if b"\r" in line else line
 
 
 def _is_writable(descriptor: int) -> bool:

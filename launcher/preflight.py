@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher import engines, probe
-from launcher.config import Module, Program, Script, Trainer, build
+from launcher.config import Module, Program, Script, Trainer
 from launcher.errors import RequestError, UnavailableError
+from launcher.layers import build
 from launcher.schema import Flaw, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from launcher.config import ClusterConfig, Layer
+    from launcher.config import ClusterConfig
+    from launcher.layers import Layer
     from launcher.probe import Answer
 
 _OUR_TRAINER = Path(__file__).resolve().parent.parent / "worker" / "__init__.py"

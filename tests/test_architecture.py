@@ -23,7 +23,7 @@ TOP_LEVEL = {
     *("cluster.example.json", "pyproject.toml", "README.md", "LICENSE"),
 }
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "numpy"}
-PURE = ("placement", "plan", "tf_config", "verdict", "supervisor")
+PURE = ("config", "placement", "plan", "tf_config", "verdict", "supervisor", "tracebacks")
 # Each takes longer to import than the agent takes to say hello: inside the function that needs it, or not at all.
 HEAVY = {"rich", "difflib", "tempfile", "subprocess", "urllib", "jsonschema", "asyncio", "multiprocessing"}
 
@@ -122,7 +122,7 @@ def test_the_worker_does_not_know_the_launcher() -> None:
 
 def loaded_by_boot() -> set[str]:
     """The modules that boot loads under private names, and all that they import of this package."""
-    found = {f"worker.{file}" for file, _ in boot.AFTER_IMPORT.values()}
+    found = {"worker.failure", *(f"worker.{file}" for file, _ in boot.AFTER_IMPORT.values())}
     while more := {one.module for one in at_run_time(by(*found)) if one.package == "worker"} - found:
         found |= more
     return found

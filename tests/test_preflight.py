@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from launcher import preflight
-from launcher.config import ClusterConfig, Command, HostSpec, Layer, Module, Program, Script, Trainer
+from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
 from launcher.errors import ConfigError, RequestError, UnavailableError
+from launcher.layers import Layer
 
 
 def config(command: Command = Program(("true",)), **settings: Any) -> ClusterConfig:  # noqa: B008 - frozen

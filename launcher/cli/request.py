@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from launcher.config import Layer, read_file
+from launcher.layers import Layer, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

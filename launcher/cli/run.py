@@ -8,7 +8,7 @@ import click
 
 from launcher import preflight
 from launcher.cli import request
-from launcher.config import Layer
+from launcher.layers import Layer
 
 
 @click.command(

@@ -76,6 +76,23 @@ def test_all_faults_of_a_file_at_once_each_with_its_path(tflaunch: Command, file
     assert "did you mean" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("import nosuchmodule", "ModuleNotFoundError: No module named 'nosuchmodule'"),
+        ("def (:", "SyntaxError: invalid syntax"),
+    ],
+)
+@pytest.mark.parametrize("command", [["script.py"], ["-m", "script"]])
+def test_what_does_not_import_is_shown_once(tflaunch: Command, command: list[str], text: str, words: str) -> None:
+    tflaunch.script(text)
+    ended = tflaunch("run", "-n", "4", *command)
+    assert ended.status == 1
+    assert ended.out.count(words.encode()) == 1
+    assert ended.err.count(words) == 2  # the verdict, and the last lines of the task that failed first
+    assert words.encode() in ended.log(ended.outcome["cause"].replace(" ", "-"))
+
+
 def test_a_missing_tensorflow_is_one_line(tflaunch: Command, tmp_path: Path) -> None:
     # A virtual environment whose packages are ours, but without TensorFlow: what `pip install tflaunch` gives.
     import subprocess

@@ -8,9 +8,10 @@ from click.testing import CliRunner, Result
 from jsonschema import Draft202012Validator
 
 from launcher.cli.init import init
-from launcher.config import Script, build, read_file
+from launcher.config import Script
 from launcher.errors import RequestError
 from launcher.keys import FILE
+from launcher.layers import build, read_file
 from launcher.schema import walk
 
 

@@ -7,8 +7,9 @@ import click
 import pytest
 
 from launcher.cli import request
-from launcher.config import ClusterConfig, Command, Module, Program, Script, build
+from launcher.config import ClusterConfig, Command, Module, Program, Script
 from launcher.errors import ConfigError, RequestError
+from launcher.layers import build
 
 
 @click.command(cls=request.RequestCommand)

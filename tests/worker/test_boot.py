@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from worker import boot
+from worker import boot, failure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -294,7 +294,7 @@ def ours(tmp_path: Path) -> Path:
     """A copy of boot in a package of its own, with a trainer that tells who it is."""
     package = tmp_path / "ours" / "worker"
     package.mkdir(parents=True)
-    for file in (BOOT, Path(boot.__file__)):
+    for file in (BOOT, Path(boot.__file__), Path(failure.__file__)):
         shutil.copy(file, package)
     script(package, "whose = 'ours'", "__init__.py")
     script(package, "whose = 'ours, deeper'", "context.py")
@@ -620,40 +620,6 @@ def test_a_long_message_leaves_room_for_the_frames(tmp_path: Path) -> None:
 def test_the_wrapper_of_a_peers_error_is_a_victim_too(tmp_path: Path) -> None:
     text = "class UnavailableError(Exception): pass\nraise RuntimeError('training failed') from UnavailableError('Socket closed')"
     assert last((script(tmp_path, text),), tmp_path)["victim"] is True
-
-
-# Messages as TensorFlow 2.21 worded them in a cluster of three, shortened.
-ABORTED = "Graph execution error:\n\nDetected at node CollectiveReduceV2 ...\nCollective ops is aborted by: "
-SHAPES = ABORTED + "Shape mismatch in the collective instance 201. Op at device ... expected shape [3]"
-UNHEALTHY = ABORTED + "The following tasks are unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1"
-
-
-@pytest.mark.parametrize(
-    ("type_name", "message", "victim"),
-    [
-        ("UnavailableError", ABORTED + "recvmsg:Connection reset by peer", True),
-        ("UnavailableError", ABORTED + "Socket closed", True),
-        ("UnavailableError", UNHEALTHY, True),
-        ("AbortedError", "", True),
-        ("CancelledError", "", True),
-        ("DeadlineExceededError", "Collective has timed out during execution.", True),
-        ("InternalError", ABORTED + "Socket closed", True),
-        ("InternalError", "failed to connect to all addresses; last error: UNKNOWN", True),
-        ("InternalError", "CUDA error: an illegal memory access was encountered", False),
-        ("FailedPreconditionError", "Coordination service has stopped. ReportTaskError() failed.", True),
-        ("FailedPreconditionError", "Barrier failed because: a task is gone", True),
-        ("FailedPreconditionError", "Could not find variable dense/kernel", False),
-        ("InvalidArgumentError", SHAPES, False),
-        ("ResourceExhaustedError", "OOM when allocating tensor", False),
-        ("ConnectionResetError", "[Errno 104] Connection reset by peer", True),
-        ("ConnectionRefusedError", "[Errno 111] Connection refused", False),
-        ("ConnectionError", "no route to the data server", False),
-        ("ValueError", "Socket closed", False),
-        ("KeyboardInterrupt", "", False),
-    ],
-)
-def test_is_victim(type_name: str, message: str, victim: bool) -> None:
-    assert boot.is_victim(type_name, message) is victim
 
 
 STEPS = """

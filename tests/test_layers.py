@@ -7,20 +7,10 @@ from typing import Any
 
 import pytest
 
-from launcher.config import (
-    ClusterConfig,
-    Command,
-    HostSpec,
-    Layer,
-    Module,
-    Program,
-    Script,
-    Trainer,
-    build,
-    read_file,
-)
+from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
 from launcher.errors import ConfigError, RequestError
 from launcher.keys import FILE, JOBS
+from launcher.layers import Layer, build, read_file
 from launcher.schema import walk
 
 EXAMPLE = Path(__file__).parents[1] / "cluster.example.json"
