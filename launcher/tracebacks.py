@@ -20,6 +20,9 @@ _LINKS = (
     b"During handling of the above exception, another exception occurred:",
     b"The above exception was the direct cause of the following exception:",
 )
+# How much of a chunk is searched for the head of one. All of a flood would cost a tenth of its time: a traceback in the
+# midst of one is shown as it comes. Without a head one is the first thing that a program says.
+_NEAR, _FAR = 1 << 10, 32 << 10
 # A longer one is shown as it comes; Python itself shortens a recursion's.
 _LONGEST = 64 << 10
 # Bytes of tracebacks that are remembered.
@@ -42,16 +45,11 @@ class Tracebacks:
         self._links: dict[int, list[bytes]] = {}
 
     def concern(self, task: int, partial: bytes, data: bytes) -> bool:
-        """Whether the task's next ``data``, after an unfinished line, needs a look at its lines. Cheap."""
-        seam = partial[-len(_HEAD) :] + data[: len(_HEAD)] if partial else b""
-        return (
-            task in self._held
-            or task in self._links
-            or _HEAD in data
-            or _PLACE in data
-            or _HEAD in seam
-            or _PLACE in seam
-        )
+        """Whether the task's next ``data``, after an unfinished line, needs a look at its lines."""
+        if task in self._held or task in self._links:
+            return True
+        seam = partial[-len(_HEAD) :] + data[:_NEAR]
+        return _PLACE in seam or _HEAD in seam or _HEAD in data[-_FAR:]
 
     def fold(self, task: int, lines: Iterable[bytes]) -> Iterator[bytes]:
         """Yield what to show now, given the task's next lines."""
