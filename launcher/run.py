@@ -52,7 +52,7 @@ def _run_in(
     channels = engines.open_all(engine, config, run_dir)
     kernel.allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
-    from launcher import outcome, placement, plan
+    from launcher import outcome, placement, plan, warmth
     from launcher.agents import Agents
     from launcher.attempt import Attempt
     from launcher.loop import Loop
@@ -63,7 +63,8 @@ def _run_in(
         tasks = placement.place(config, hosts)
         ports = agents.lease(placement.dialled(tasks))
         python = preflight.interpreter(config)
-        whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports)
+        warm = warmth.decide(config, tasks)
+        whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports, warmth=warm)
         run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
         console.introduce(whole, run_dir.path)
         supervisor = Attempt(whole, agents, loop, run_dir, console).run()
@@ -81,7 +82,7 @@ def preview(config: ClusterConfig) -> Plan:
     Raises:
         TflaunchError: it could not be run as it was asked for.
     """
-    from launcher import placement, plan
+    from launcher import placement, plan, warmth
 
     local = all(host.is_this_machine for host in config.hosts)
     if local:
@@ -91,4 +92,5 @@ def preview(config: ClusterConfig) -> Plan:
     tasks = placement.place(config, hosts)
     # A plan for other hosts may be looked at where what they are to be forwarded is not set; values are not shown anyway.
     forwarded = preflight.forwarded(config, os.environ) if local else dict.fromkeys(config.forward, "")
-    return plan.make(config, tasks, hosts, preflight.interpreter(config), forwarded, run=f"{config.name}-<time>-<id>")
+    python, run_name, warm = preflight.interpreter(config), f"{config.name}-<time>-<id>", warmth.decide(config, tasks)
+    return plan.make(config, tasks, hosts, python, forwarded, run=run_name, warmth=warm)
