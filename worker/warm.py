@@ -330,9 +330,10 @@ class Imported:
             return None
         with suppress(OSError):
             for name in sorted(os.listdir(folder)):
-                is_module = name.endswith(".py") or os.path.isfile(os.path.join(folder, name, "__init__.py"))
-                if is_module and name.removesuffix(".py") in self._names:
-                    return os.path.join(folder, name)
+                if name.removesuffix(".py") in self._names:
+                    path = os.path.join(folder, name)
+                    if name.endswith(".py") or os.path.isfile(os.path.join(path, "__init__.py")):
+                        return path
         return None
 
     def hide(self) -> None:

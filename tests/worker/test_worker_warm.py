@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -285,6 +286,24 @@ def test_unfit(orphans: None, tmp_path: Path, site: str, why: str) -> None:
     (tmp_path / "sitecustomize.py").write_text(site)
     with started(tmp_path, PYTHONPATH=str(tmp_path)) as server:
         assert why in server.why
+
+
+def test_a_server_that_does_not_answer(orphans: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.agent.warm._PATIENCE", 0.2)
+    (tmp_path / "script.py").write_text("open('ran', 'w')")
+    with started(tmp_path) as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        with pytest.raises(OSError, match="the fork server did not answer"):
+            run(["script.py"], server.fork, tmp_path, {})
+    assert server.why == "the fork server did not answer"
+
+
+def test_a_worker_that_nobody_tells_to_go(server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script.py").write_text("open('ran', 'w')")
+    monkeypatch.setattr("launcher.agent.warm._GO", b"")
+    ran = run(["script.py"], server.fork, tmp_path, {})
+    assert (os.waitstatus_to_exitcode(ran.status), ran.output) == (1, "")
+    assert not (tmp_path / "ran").exists()
 
 
 def test_an_interpreter_that_is_not_there(orphans: None, tmp_path: Path) -> None:
