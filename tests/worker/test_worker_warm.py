@@ -20,7 +20,7 @@ from launcher.agent.process import Command, Process, start
 from launcher.agent.warm import ForkServer
 from launcher.imports import FAMILY, READ_ONCE
 from launcher.plan import BOOT
-from worker import warm
+from worker import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -316,8 +316,8 @@ def test_an_interpreter_that_is_not_there(orphans: None, tmp_path: Path) -> None
 
 
 def test_what_both_sides_know_is_the_same() -> None:
-    assert set(warm.READ_ONCE) == READ_ONCE
-    assert set(warm.FAMILY) == FAMILY
+    assert set(imported.READ_ONCE) == READ_ONCE
+    assert set(imported.FAMILY) == FAMILY
 
 
 def test_the_boot_file_names_the_package_that_it_is_in() -> None:
