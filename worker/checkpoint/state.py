@@ -23,10 +23,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Where tf.train.Checkpoint puts a variable (TensorFlow 2.21).
-_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Large enough to be fast, small against what a model takes.
 _SHARE_BYTES = 64 << 20
+
+
+def key(path: Iterable[str]) -> str:
+    """What TensorFlow calls a variable in a checkpoint's files, by its path (2.21)."""
+    return "/".join(part.replace(".", "..").replace("/", ".S") for part in path) + "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Slot:
     @property
     def key(self) -> str:
         """Its name in the checkpoint's files."""
-        return "/".join(part.replace(".", "..").replace("/", ".S") for part in self.path) + _SUFFIX
+        return key(self.path)
 
     @property
     def kind(self) -> tuple[tuple[int, ...], str]:
