@@ -72,7 +72,7 @@ class Chief:
         try:
             if not self._store.open():
                 self._say(f"{directory} has no locks: nothing keeps another run from writing there as well")
-            return self._begin() if self._saving.fresh else self._go_on()
+            return self._begin() if self._saving.fresh or self._store.starting_over else self._go_on()
         except Held as holder:
             told = f"{directory} is in use by {holder}: wait for it, or name another directory with --checkpoint-dir"
             return Found(error=told, status=2)
