@@ -15,7 +15,7 @@ from keras.src.layers import BatchNormalization
 from keras.src.optimizers import base_optimizer, loss_scale_optimizer
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
-from .collective import local, means, spans_workers
+from ..collective import local, means, spans_workers
 from .replacement import Replacement
 
 if TYPE_CHECKING:
