@@ -49,9 +49,19 @@ def feed(
         weighed = schedule if summed else replace(schedule, total=float(rows))
         dataset = examples(source, weighed, share, first_step, _FOREVER)
         # Of data that may end, TensorFlow 2.21 asks all workers before each step whether they have more.
-        return dataset.apply(endless).prefetch(tf.data.AUTOTUNE)
+        return dataset.apply(endless).prefetch(tf.data.AUTOTUNE).with_options(_untuned())
 
     return strategy.distribute_datasets_from_function(pipeline)
+
+
+def _untuned() -> tf.data.Options:
+    """Without the thread that tunes a pipeline: the end of an iterator waits for it to wake up.
+
+    It sleeps twice as long each time, up to a minute, and misses that it is told to end (TensorFlow 2.21).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def examples(source: Source, schedule: Schedule, share: Share, first_step: int, epochs: int) -> tf.data.Dataset:

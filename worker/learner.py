@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from worker.metrics import Metrics
-from worker.task import TaskError, cross_entropy, nearest
+from worker.named import per_example, takes_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ class Learner:
     number of steps.
 
     Args:
-        optimizer: makes one, as ``make_optimizer`` does.
+        optimizer: makes one, as ``named.make_optimizer`` does.
         micro_batches: pieces of a replica's part that are worked through one after the other.
 
     Raises:
@@ -77,8 +77,7 @@ class Learner:
         self.strategy = strategy
         self.metrics = Metrics(task.metrics)
         self._loss = per_example(task.loss)
-        # Labels that are numbers of classes, each of which has to be the number of an output.
-        self.takes_classes = "sparse" in _name(task.loss) or task.loss is cross_entropy
+        self.takes_classes = takes_classes(task.loss)
         self._clip_norm = clip_norm
         self._micro_batches = micro_batches
         with strategy.scope():
@@ -222,49 +221,6 @@ class _Scale(tf.Module):  # type: ignore[misc] # mypy knows nothing of TensorFlo
         self.good_steps.assign(0)
 
 
-def per_example(wanted: str | Callable[[Any, Any], Any]) -> Callable[[Any, Any], tf.Tensor]:
-    """A function of labels and outputs that gives one float32 loss for each row.
-
-    Raises:
-        TaskError: Keras has no loss of that name.
-    """
-    try:
-        found = keras.losses.get(wanted)
-    except (ValueError, TypeError):
-        raise TaskError(f"no loss is called {wanted!r}", nearest(str(wanted), dir(keras.losses))) from None
-    # A Loss of Keras takes the mean over the rows it sees, which are not all there are; `call` is what it takes it of.
-    each = found.call if isinstance(found, keras.losses.Loss) else found
-
-    def losses(labels: Any, outputs: Any) -> tf.Tensor:  # noqa: ANN401
-        values = tf.cast(each(labels, outputs), tf.float32)
-        return tf.reduce_mean(values, axis=list(range(1, len(values.shape)))) if len(values.shape) > 1 else values
-
-    return losses
-
-
-def make_optimizer(
-    wanted: str | Callable[[], keras.optimizers.Optimizer], learning_rate: float | None
-) -> keras.optimizers.Optimizer:
-    """An optimizer by its name or from the task's own function.
-
-    Raises:
-        TaskError: Keras has no optimizer of that name, or it is one that decides on each worker by itself.
-    """
-    try:
-        made = keras.optimizers.get(wanted) if isinstance(wanted, str) else wanted()
-    except (ValueError, TypeError) as error:
-        if not isinstance(wanted, str):
-            raise
-        raise TaskError(f"no optimizer is called {wanted!r}", nearest(wanted, dir(keras.optimizers))) from error
-    # The scale of the loss is the learner's own; see above.
-    made = getattr(made, "inner_optimizer", made)
-    if getattr(made, "gradient_accumulation_steps", None):
-        raise TaskError("the optimizer accumulates gradients over steps", "set micro_batches of the task instead")
-    if learning_rate is not None:
-        made.learning_rate = learning_rate
-    return made
-
-
 def _leave_sums_to_us(optimizer: keras.optimizers.Optimizer) -> bool:
     """Have a Keras optimizer take gradients as sums over all replicas already; whether it does.
 
@@ -275,10 +231,6 @@ def _leave_sums_to_us(optimizer: keras.optimizers.Optimizer) -> bool:
         return False
     setattr(optimizer, name, list)
     return True
-
-
-def _name(loss: object) -> str:
-    return str(loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))).lower()
 
 
 def _split(report: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -5,7 +5,6 @@ It takes values, never flags, and asks who is the chief only where something is 
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,9 @@ from worker.context import report
 from worker.data import Arrays, Records, Schedule, Share
 from worker.feed import feed
 from worker.host import one_at_a_time
-from worker.learner import Learner, make_optimizer
+from worker.learner import Learner
+from worker.named import make_optimizer
+from worker.pace import Pace
 from worker.progress import Progress, short
 from worker.strategy import build, choose, make_virtual_devices
 from worker.task import Result, TaskError, nearest
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
     from worker.task import Data, Task
 
     Say = Callable[[str, str], None]
-
-# A call of TensorFlow that takes this long costs nothing to make, and a worker that is to stop is not kept waiting.
-_CALL_SECONDS = 0.2
-_MOST_STEPS_PER_CALL = 100
 
 
 class NotANumberError(Exception):
@@ -182,7 +179,7 @@ def _learn(run: _Run, checkpoints: Checkpoints, shown: board.Board | None, say: 
         say("WARNING", warning)
     iterator = iter(feed(run.learner.strategy, run.data.train, schedule, first_step=position.step))
     progress = Progress(say, settings.epochs, steps, settings.global_batch)
-    pace = _Pace(run)
+    pace = Pace(run.state, settings.steps_per_call, is_chief=run.share.worker == 0)
     while position.step < steps and not (settings.patience and settings.patience.is_over(position.history)):
         many = min(pace.steps, steps - position.step, schedule.steps_per_epoch - position.batch)
         made = run.learner.learn(iterator, settings.save_every.steps_left(position.step, many))
@@ -207,28 +204,6 @@ def _record(run: _Run, position: Position, measures: Mapping[str, float], shown:
         report("metrics", **{**measures, "epoch": position.epoch, "step": position.step})
     if shown is not None:
         shown.write(position.step, measures)
-
-
-class _Pace:
-    """How many steps to make in a call. The chief's clock decides, and tells the others once."""
-
-    def __init__(self, run: _Run) -> None:
-        self._state = run.state
-        self._is_chief = run.share.worker == 0
-        self.steps = run.settings.steps_per_call or 1
-        # The first call compiles, so it is the second one that is timed.
-        self._left = 0 if run.settings.steps_per_call else 2
-        self._at = time.monotonic()
-
-    def made(self, steps: int) -> None:
-        if not self._left:
-            return
-        self._left -= 1
-        now = time.monotonic()
-        took, self._at = now - self._at, now
-        if not self._left:
-            many = max(1, min(_MOST_STEPS_PER_CALL, int(_CALL_SECONDS * steps / max(took, 1e-6))))
-            self.steps = int(self._state.from_chief(b"%d" % many if self._is_chief else None))
 
 
 def _advanced(run: _Run, start: Position, made: Steps) -> Position:

@@ -141,3 +141,4 @@ def test_a_strategy_hands_each_replica_its_part(here: int) -> None:
     first = [labels.numpy() for _, labels, _ in islice(dataset, here)]
     assert sorted(np.concatenate(first)) == sorted(SCHEDULE.numbers(0))
     assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+    assert dataset.options().autotune.enabled is False

@@ -249,6 +249,18 @@ if not is_chief(*task):
     tf.io.gfile.rmtree(write_checkpoint_dir)
 """
 
+UNTUNED = """
+from tensorflow.python.data.ops import multi_device_iterator_ops
+
+queues, repaired = [], multi_device_iterator_ops._create_device_dataset
+def create(*args):
+    queues.append(repaired(*args))
+    return queues[-1]
+multi_device_iterator_ops._create_device_dataset = create
+fitted(dense())
+assert {dataset.options().autotune.enabled for dataset in queues} == {False}, queues
+"""
+
 
 class Said(NamedTuple):
     """What a script said of one case: history and weights, or whatever else is to be equal."""
@@ -312,6 +324,12 @@ def test_all_workers_have_the_same_where_one_would_have_other_numbers(
     assert (
         first["not_a_number_on_one_worker"].numbers == second["not_a_number_on_one_worker"].numbers == {"batches": [2]}
     )
+
+
+def test_the_end_of_fit_waits_for_no_thread_that_tunes(processes: Processes, written: Callable[[str], str]) -> None:
+    # The wait itself is a race, and may not happen for many times.
+    ended = on_two_workers(processes, written(BEGIN + UNTUNED))
+    assert [one.status for one in ended] == [0, 0], ended[0].err + ended[1].err
 
 
 def test_the_tutorial_runs_as_it_is(processes: Processes, written: Callable[[str], str], tmp_path: Path) -> None:

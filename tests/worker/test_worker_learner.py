@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from worker.data import Arrays, Schedule
 from worker.feed import feed
-from worker.learner import Learner, make_optimizer, per_example
+from worker.learner import Learner
+from worker.named import make_optimizer, per_example
 from worker.task import Task, TaskError, cross_entropy
 
 if TYPE_CHECKING:

@@ -196,17 +196,52 @@ def test_it_goes_on_with_another_number_of_workers(tmp_path: Path, processes: Pr
                 np.testing.assert_allclose(found[key], value, rtol=1e-3, atol=1e-4, err_msg=key)
 
 
-# One process imports TensorFlow, and forks before it uses it: so a child is there in a moment. Each child first reads what
-# the last one left, then saves twice, and is killed within: at the N-th line of our own code that the writing passes, or
-# after some microseconds, which may be anywhere, in TensorFlow's code too.
-KILLED = """
-import os, random, signal, sys, threading, time
+# One process imports TensorFlow, and forks before it uses it: so a child is there in a moment. A line is one of our own
+# code, and the N-th that a child passes is its last.
+FORKS = """
+import os, random, shutil, signal, sys, threading, time
 import tensorflow as tf
 from worker.checkpoint.checkpoints import Checkpoints
 from worker.checkpoint.position import Position
 from worker.checkpoint.saving import Saving
-from worker.checkpoint.state import State, variable_of
+from worker.checkpoint.state import State
+from worker.checkpoint.store import Store
 
+def kill_at(number):
+    lines = 0
+    def trace(frame, event, _):
+        nonlocal lines
+        if not frame.f_code.co_filename.endswith(("checkpoint/store.py", "checkpoint/disk.py", "checkpoint/chief.py")):
+            return None
+        lines += event == "line"
+        if lines == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return trace
+    return trace
+
+def lives(child, *given):
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            child(writer, *given)
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        told = [(word, int(step)) for word, step in map(str.split, lines)]
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in {0, -signal.SIGKILL}, status
+    return told, status == 0
+"""
+
+# Each child first reads what the last one left, then saves twice, and is killed within: at a line that the writing passes,
+# or after some microseconds, which may be anywhere, in TensorFlow's code too.
+KILLED = (
+    FORKS
+    + """
 def child(report, kill_at_line, kill_after):
     root = tf.Module()
     root.weight = tf.Variable(tf.zeros(100_000))
@@ -217,17 +252,8 @@ def child(report, kill_at_line, kill_after):
     assert not said, said
     assert (root.weight.numpy() == step).all()
     os.write(report, b"found %d\\n" % step)
-    lines = 0
-    def trace(frame, event, _):
-        nonlocal lines
-        if not frame.f_code.co_filename.endswith(("checkpoint/store.py", "checkpoint/disk.py", "checkpoint/chief.py")):
-            return None
-        lines += event == "line"
-        if lines == kill_at_line:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return trace
     if kill_at_line:
-        threading.settrace(trace)
+        threading.settrace(kill_at(kill_at_line))
     else:
         threading.Timer(kill_after, os.kill, (os.getpid(), signal.SIGKILL)).start()
     for step in range(step + 1, step + (3 if kill_at_line else 1000)):
@@ -236,27 +262,10 @@ def child(report, kill_at_line, kill_after):
         os.write(report, b"saved %d\\n" % step)
     checkpoints.close()
 
-def lives(**how):
-    reader, writer = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            child(writer, **how)
-            status = 0
-        finally:
-            os._exit(status)
-    os.close(writer)
-    with os.fdopen(reader) as lines:
-        told = [(word, int(step)) for word, step in map(str.split, lines)]
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in {0, -signal.SIGKILL}, status
-    return told, status == 0
-
 saved, kills, number = 0, 0, 0
 while True:
     number += STRIDE
-    told, ended = lives(kill_at_line=number, kill_after=None)
+    told, ended = lives(child, number, None)
     # What was told to be saved is there; what was not may be.
     assert told[0][0] == "found" and told[0][1] >= saved, (number, told, saved)
     saved = max(step for _, step in told)
@@ -265,12 +274,65 @@ while True:
     kills += 1
 random.seed(0)
 for _ in range(10):
-    told, _ = lives(kill_at_line=None, kill_after=random.uniform(0, 0.1))
+    told, _ = lives(child, None, random.uniform(0, 0.1))
     assert told[0][0] == "found" and told[0][1] >= saved, (told, saved)
     saved = max(step for _, step in told)
 left = sorted(os.listdir("kept"))
 print(kills, saved, left)
 """
+)
+
+# A run that starts over is killed at each line in turn. The next one, which does not, goes on with all that there was, or
+# begins with nothing; then what there was is whole in its own folder.
+STARTED_OVER = (
+    FORKS
+    + """
+def opened():
+    root = tf.Module()
+    root.weight = tf.Variable(0)
+    return Checkpoints(Saving("kept", "recipe"), State(tf.distribute.get_strategy(), model=root), is_chief=True)
+
+def train(_):
+    with opened() as checkpoints:
+        checkpoints.resume()
+        for step in (1, 2):
+            checkpoints.save(Position(step=step), wait=True)
+    os.mkdir("kept/export")
+    open("kept/export/model.keras", "w").close()
+
+def start_over(_, number):
+    store = Store("kept")
+    store.open()
+    sys.settrace(kill_at(number))
+    store.start_over()
+    sys.settrace(None)
+
+def go_on(report):
+    with opened() as checkpoints:
+        os.write(report, b"found %d\\n" % checkpoints.resume().step)
+
+def files(folder):
+    found = (os.path.join(place, name) for place, _, names in os.walk(folder) for name in names if name != "lock")
+    return {os.path.relpath(path, folder): open(path, "rb").read() for path in found}
+
+lives(train)
+os.rename("kept", "before")
+before, steps, ended, number = files("before"), [], False, 0
+while not ended:
+    number += 1
+    shutil.copytree("before", "kept")
+    _, ended = lives(start_over, number)
+    ((_, step),), _ = lives(go_on)
+    steps.append(step)
+    folders = [name for name in os.listdir("kept") if name.startswith("before-")]
+    assert files("kept" if step else "kept/" + folders[0]) == before, number
+    assert len(folders) == (not step), folders
+    assert step or sorted(os.listdir("kept")) == [folders[0], "lock"], os.listdir("kept")
+    shutil.rmtree("kept")
+assert steps == sorted(steps, reverse=True), steps
+print(steps.count(2), steps.count(0))
+"""
+)
 
 
 def test_a_kill_at_any_instant_leaves_the_checkpoint_before(
@@ -281,6 +343,16 @@ def test_a_kill_at_any_instant_leaves_the_checkpoint_before(
     kills, saved, *_ = ended.out.split()
     assert int(kills) > 30
     assert int(saved) > 20
+
+
+def test_a_kill_at_any_line_of_starting_over_leaves_the_old_training_or_a_new_one(
+    processes: Processes, written: Callable[[str], str]
+) -> None:
+    ended = processes.run(written(STARTED_OVER))
+    assert ended.status == 0, ended.err
+    old, new = map(int, ended.out.splitlines()[-1].split())
+    assert old > 20
+    assert new > 20
 
 
 def test_a_killed_run_goes_on_from_what_it_has_saved(processes: Processes, tmp_path: Path) -> None:

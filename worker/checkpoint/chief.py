@@ -17,9 +17,10 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from worker.checkpoint.contents import ABOUT, differences, tree
+from worker.checkpoint.contents import ABOUT, differences, graph_of, write
 from worker.checkpoint.disk import DiskError, reason
 from worker.checkpoint.export import exporters, place
 from worker.checkpoint.lock import Held
@@ -56,6 +57,7 @@ class Chief:
         self._saving = saving
         self._state = state
         self._say = say
+        self._graph = graph_of(state.slots)
         self._store = Store(saving.directory)
         self._writing = threading.Thread()
         self._measures: dict[int, Mapping[str, float]] = {}
@@ -70,7 +72,7 @@ class Chief:
         try:
             if not self._store.open():
                 self._say(f"{directory} has no locks: nothing keeps another run from writing there as well")
-            return self._begin() if self._saving.fresh else self._go_on()
+            return self._begin() if self._saving.fresh or self._store.starting_over else self._go_on()
         except Held as holder:
             told = f"{directory} is in use by {holder}: wait for it, or name another directory with --checkpoint-dir"
             return Found(error=told, status=2)
@@ -191,10 +193,10 @@ class Chief:
         """Runs beside the training, so it raises nothing: whatever happens is told."""
         try:
             about = json.dumps({"position": position.to_json(), "recipe": self._saving.recipe})
-            checkpoint = tree(self._state.slots, values, about)
             if not awaited:
                 _yield_the_cores()
-            self._store.write(position.step, checkpoint.write, position.measured, self._saving.recipe)
+            files = partial(write, values=values, graph=self._graph, about=about)
+            self._store.write(position.step, files, position.measured, self._saving.recipe)
             self._measures[position.step] = position.measured
             self._retire()
         except Exception as error:  # noqa: BLE001 - no fault of a disk is worth a training
@@ -228,8 +230,8 @@ class Chief:
 def _yield_the_cores() -> None:
     """Have this thread take a tenth of a core where the training wants all of it, and what is left over.
 
-    Linux knows threads as processes. Not before the work in Python is done: the training would wait for the interpreter's
-    lock, and its holder for a core.
+    Linux knows threads as processes. The writing is TensorFlow's: were there more than moments of Python in it, the training
+    would wait for the interpreter's lock, and its holder for a core.
     """
     if sys.platform == "linux":
         # A sandbox may forbid it.

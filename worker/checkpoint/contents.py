@@ -1,10 +1,13 @@
-"""What is inside a checkpoint's files: made from values, read back into values, compared with a state."""
+"""What is inside a checkpoint's files: written from values, read back into values, compared with a state."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
+from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
+
+from worker.checkpoint.state import key
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -14,33 +17,55 @@ if TYPE_CHECKING:
     from worker.checkpoint.state import Slot
 
 # Where a training stands, as text, among the variables: so it has the same checksum as they have.
-ABOUT = "about/.ATTRIBUTES/VARIABLE_VALUE"
-_TENSORFLOWS_OWN = {"save_counter/.ATTRIBUTES/VARIABLE_VALUE", "_CHECKPOINTABLE_OBJECT_GRAPH"}
+ABOUT = key(("about",))
+# A CheckpointManager misses it where it is not.
+_COUNTER = key(("save_counter",))
+_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 
 
-def tree(slots: tuple[Slot, ...], values: Mapping[str, tf.Tensor], about: str) -> tf.train.Checkpoint:
-    """Plain variables with these values, hung up as the real ones are.
+def write(prefix: str, values: Mapping[str, tf.Tensor], graph: bytes, about: str) -> None:
+    """Write a checkpoint's files: what ``tf.train.Checkpoint.write`` would, but for the work that it makes of it.
 
-    So the files are what ``tf.train.Checkpoint(model=model, optimizer=optimizer)`` writes and reads, and no variable of a
-    strategy is touched in a thread that the other workers know nothing of.
+    That makes a variable of each value and walks through all of them in Python (2.21), while the training waits for the
+    interpreter; and it renames its files, which on an object store is to copy them.
+
+    Raises:
+        OSError, tf.errors.OpError: it cannot be written.
     """
-    # Where there is a GPU, a variable would be put there.
     with tf.device("CPU:0"):
-        root = tf.train.Checkpoint(about=tf.Variable(about))
-        # Made when it is looked at; a CheckpointManager misses it where it is not.
-        root.save_counter.assign(0)
-        nodes: dict[tuple[str, ...], tf.train.Checkpoint] = {(): root}
-        for slot in slots:
-            *folder, name = slot.path
-            setattr(_node(nodes, tuple(folder)), name, tf.Variable(values[slot.key], trainable=False))
-    return root
+        everything = {
+            **values,
+            ABOUT: tf.constant(about),
+            _COUNTER: tf.constant(0, tf.int64),
+            _GRAPH: tf.constant(graph),
+        }
+        tf.raw_ops.SaveV2(
+            prefix=prefix,
+            tensor_names=list(everything),
+            shape_and_slices=[""] * len(everything),
+            tensors=list(everything.values()),
+        )
 
 
-def _node(nodes: dict[tuple[str, ...], tf.train.Checkpoint], path: tuple[str, ...]) -> tf.train.Checkpoint:
-    if path not in nodes:
-        nodes[path] = tf.train.Checkpoint()
-        setattr(_node(nodes, path[:-1]), path[-1], nodes[path])
-    return nodes[path]
+def graph_of(slots: tuple[Slot, ...]) -> bytes:
+    """On which objects the variables hang, as TensorFlow writes it, and looks them up again by it."""
+    graph = TrackableObjectGraph()
+    numbers: dict[tuple[str, ...], int] = {}
+    for path in (("about",), ("save_counter",), *(slot.path for slot in slots)):
+        node = graph.nodes[_number(graph, numbers, path)]
+        node.attributes.add(name="VARIABLE_VALUE", checkpoint_key=key(path))
+    return bytes(graph.SerializeToString())
+
+
+def _number(graph: Any, numbers: dict[tuple[str, ...], int], path: tuple[str, ...]) -> int:  # noqa: ANN401
+    """The number of a node of the graph, which is put there when it is asked for first, and all above it."""
+    if path not in numbers:
+        above = _number(graph, numbers, path[:-1]) if path else None
+        numbers[path] = len(graph.nodes)
+        graph.nodes.add().has_checkpoint_values.value = True
+        if above is not None:
+            graph.nodes[above].children.add(node_id=numbers[path], local_name=path[-1])
+    return numbers[path]
 
 
 def differences(slots: tuple[Slot, ...], values: Mapping[str, NDArray[Any]]) -> list[str]:
@@ -55,7 +80,7 @@ def differences(slots: tuple[Slot, ...], values: Mapping[str, NDArray[Any]]) -> 
         elif (value.shape, value.dtype.name) != (shape, dtype):
             there = f"{_shape(value.shape)} of {value.dtype.name}"
             found.append(f"{slot.path[0]} variable {slot.name} is {there} in it and {here} here")
-    known = {*(slot.key for slot in slots), ABOUT, *_TENSORFLOWS_OWN}
+    known = {*(slot.key for slot in slots), ABOUT, _COUNTER, _GRAPH}
     found += [f"it has {key.partition('/.ATTRIBUTES')[0]}, which is not here" for key in sorted(set(values) - known)]
     return found
 

@@ -42,9 +42,19 @@ class Disk:
             tf.io.gfile.rename(passing, path, overwrite=True)
             sync(str(Path(path).parent))
 
-    def rename(self, name: str, new: str) -> None:
-        tf.io.gfile.rename(self.path(name), self.path(new))
+    def get(self, name: str) -> bytes:
+        """Read a small file."""
+        with tf.io.gfile.GFile(self.path(name), "rb") as file:
+            return bytes(file.read())
+
+    def rename(self, name: str, new: str, *, overwrite: bool = False) -> None:
+        tf.io.gfile.rename(self.path(name), self.path(new), overwrite)
         self.sync("")
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        if tf.io.gfile.exists(self.path(name)):
+            tf.io.gfile.remove(self.path(name))
 
     def sync(self, *names: str) -> None:
         """Have files survive a power loss, or the names in a folder."""
@@ -61,8 +71,7 @@ class Disk:
 
     def checksum(self, name: str) -> int:
         """CRC-32 of a small file."""
-        with tf.io.gfile.GFile(self.path(name), "rb") as file:
-            return zlib.crc32(file.read())
+        return zlib.crc32(self.get(name))
 
     def clear(self, name: str) -> None:
         """Remove a folder if it can be done: where it cannot, there is a better reason to tell, and a later time."""

@@ -18,15 +18,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import tensorflow as tf
 
+from worker.collective import from_chief
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-# Where tf.train.Checkpoint puts a variable (TensorFlow 2.21).
-_SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 # Large enough to be fast, small against what a model takes.
 _SHARE_BYTES = 64 << 20
+
+
+def key(path: Iterable[str]) -> str:
+    """What TensorFlow calls a variable in a checkpoint's files, by its path (2.21)."""
+    return "/".join(part.replace(".", "..").replace("/", ".S") for part in path) + "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Slot:
     @property
     def key(self) -> str:
         """Its name in the checkpoint's files."""
-        return "/".join(part.replace(".", "..").replace("/", ".S") for part in self.path) + _SUFFIX
+        return key(self.path)
 
     @property
     def kind(self) -> tuple[tuple[int, ...], str]:
@@ -123,22 +128,15 @@ class State:
         """
         if self.alone:
             return data or b""
-        give = data is not None
-        length = int(self._sum(np.array([len(data or b"")]), give=give)[0])
+        mine = data or b""
+        length = int(from_chief(self.strategy, np.int64(len(mine))))
         if length == 0:
+            # A sum of nothing ends the process (TensorFlow 2.21).
             return b""
         # A whole number of words, of which the chief has the contents.
-        padded = (data or b"").ljust(-(-length // 8) * 8, b"\0")
-        return self._sum(np.frombuffer(padded, np.int64), give=give).tobytes()[:length]
-
-    def _sum(self, words: NDArray[np.int64], *, give: bool) -> NDArray[np.int64]:
-        """A sum over the replicas, in which every one but one of the giver's adds nothing."""
-        mine = iter([words] if give else [])
-        values = self.strategy.experimental_distribute_values_from_function(
-            lambda _: tf.constant(next(mine, np.zeros_like(words)))
-        )
-        total: NDArray[np.int64] = self.strategy.reduce(tf.distribute.ReduceOp.SUM, values, axis=None).numpy()
-        return total
+        words = np.frombuffer(mine.ljust(-(-length // 8) * 8, b"\0"), np.int64)
+        received: NDArray[np.int64] = from_chief(self.strategy, words).numpy()
+        return received.tobytes()[:length]
 
     def _mean_of_averaged(self) -> tf.Tensor:
         return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, self.strategy.run(self._flat), axis=None)

@@ -7,6 +7,7 @@
         manifest.json       sizes of these files, checksum of the index; step, measures
     damaged-ckpt-130/       one that could not be read, set aside
     before-20261124T2031Z/  all that was there when a run started over
+    .starting-over          names that folder while it is being filled
     export/                 the trained model
     lock                    whose directory it is, while somebody trains
 
@@ -42,9 +43,11 @@ INDEX = "state.index"
 MANIFEST = "manifest.json"
 LATEST = "checkpoint"
 EXPORT = "export"
+# Names the folder into which everything is being moved.
+_STARTING_OVER = ".starting-over"
 _NAME = re.compile(r"ckpt-(\d+)")
 # What a killed run may leave behind.
-_HALF_WRITTEN = re.compile(r"\.writing-.+|checkpoint\.writing")
+_HALF_WRITTEN = re.compile(rf"\.writing-.+|({LATEST}|\{_STARTING_OVER})\.writing")
 _HALF_REMOVED = re.compile(r"\.removing-ckpt-\d+")
 
 
@@ -137,17 +140,28 @@ class Store:
         """Take a damaged checkpoint out of the way, and give its new name."""
         return self._move(_name(step), f"damaged-{_name(step)}")
 
+    @property
+    def starting_over(self) -> bool:
+        """Whether a run was killed while it started over."""
+        return _STARTING_OVER in self.disk.list()
+
     def start_over(self) -> str:
-        """Move everything of the past into a folder of its own and give its name; empty when there is no past."""
-        # The file that names the latest goes first: nobody shall find in it what is about to move.
-        past = [LATEST, EXPORT, *map(_name, reversed(self.steps()))]
-        past = [name for name in past if name in self.disk.list()]
-        if not past:
-            return ""
-        folder = self._free(time.strftime("before-%Y%m%dT%H%M%SZ", time.gmtime()))
+        """Move everything of the past into a folder of its own and give its name; empty when there is no past.
+
+        The name is written down first. From then on the past is gone: who finds that file has to start over.
+        """
+        if not self.starting_over:
+            if not self._past():
+                return ""
+            self.disk.put(_STARTING_OVER, self._free(time.strftime("before-%Y%m%dT%H%M%SZ", time.gmtime())))
+        folder = self.disk.get(_STARTING_OVER).decode()
         tf.io.gfile.makedirs(self.disk.path(folder))
-        for name in past:
-            self.disk.rename(name, f"{folder}/{name}")
+        for name in self._past():
+            # Where renaming is copying, a killed run may have moved some of its files.
+            self.disk.rename(name, f"{folder}/{name}", overwrite=True)
+        self.disk.sync(folder)
+        self.disk.remove(_STARTING_OVER)
+        self.disk.sync("")
         return folder
 
     def write(self, step: int, write: Callable[[str], object], measures: Mapping[str, float], recipe: str) -> None:
@@ -184,6 +198,11 @@ class Store:
             if step not in kept:
                 self._remove(_name(step))
 
+    def _past(self) -> list[str]:
+        # The file that names the latest goes first: nobody shall find in it what is about to move.
+        names = self.disk.list()
+        return [name for name in (LATEST, EXPORT, *map(_name, reversed(self.steps()))) if name in names]
+
     def _size(self, name: str) -> int:
         try:
             return self.disk.size(name)
@@ -215,8 +234,7 @@ class Store:
 
     def _manifest(self, name: str) -> Manifest:
         try:
-            with tf.io.gfile.GFile(self.disk.path(f"{name}/{MANIFEST}"), "rb") as file:
-                fields = json.loads(file.read())
+            fields = json.loads(self.disk.get(f"{name}/{MANIFEST}"))
             return Manifest(
                 step=int(fields["step"]),
                 measures=dict(fields["measures"]),
@@ -247,8 +265,7 @@ class Store:
         """Remove what was written; what somebody has added stays, and shows."""
         try:
             for file in (*self._manifest(name).files, MANIFEST):
-                if tf.io.gfile.exists(self.disk.path(f"{name}/{file}")):
-                    tf.io.gfile.remove(self.disk.path(f"{name}/{file}"))
+                self.disk.remove(f"{name}/{file}")
         except Damaged:
             # A removal was cut short when all but the folder was gone.
             pass

@@ -12,7 +12,8 @@ from keras.src.callbacks import backup_and_restore, callback_list, csv_logger, m
 from keras.src.layers import BatchNormalization
 from keras.src.utils import file_utils
 
-from .collective import average, follows, from_chief, on_chief, spans_workers, strategy_of
+from ..collective import average, from_chief, spans_workers
+from .follow import follows, on_chief, strategy_of
 from .replacement import Replacement
 
 if TYPE_CHECKING:

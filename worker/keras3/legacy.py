@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .collective import on_chief
+from .follow import on_chief
 from .repair import SWITCH
 from .replacement import Replacement
 

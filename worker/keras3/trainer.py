@@ -13,8 +13,9 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 from keras.src.layers import BatchNormalization
 from keras.src.optimizers import base_optimizer, loss_scale_optimizer
+from tensorflow.python.data.ops import multi_device_iterator_ops
 
-from .collective import local, means, spans_workers
+from ..collective import local, means, spans_workers
 from .replacement import Replacement
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def replacements() -> Iterator[Replacement]:
     )
     yield Replacement(loss_scale_optimizer.LossScaleOptimizer, "check_finite", ("self", "grads"), _finite_everywhere)
     yield Replacement(BatchNormalization, "_moments", ("self", "inputs", "mask"), _moments)
+    device = ("prototype_ds", "incarnation_id", "prefetch_buffer_size", "experimental_slack")
+    quick = Replacement(multi_device_iterator_ops, "_create_device_dataset", device, _untuned)
+    # Another one is left as it is: it costs time, and no result.
+    if quick.fits():
+        yield quick
 
 
 def _build(stock: Any) -> Any:
@@ -161,3 +167,18 @@ def _moments(stock: Any) -> Any:
         return tuple(tf.where(empty, tf.cast(old, new.dtype), new) for old, new in zip(kept, found, strict=True))
 
     return moments
+
+
+def _untuned(stock: Any) -> Any:
+    """The way from a worker's data to one device, of which nothing can be tuned: a queue of a fixed length.
+
+    TensorFlow 2.21 has a thread try to nonetheless, and the end of fit waits for that to wake up: it sleeps for twice as
+    long each time, up to a minute, and may miss that it is told to end.
+    """
+
+    def create(*args: Any, **kwargs: Any) -> Any:
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return stock(*args, **kwargs).with_options(options)
+
+    return create

@@ -26,6 +26,7 @@ def _case(count: int, workers: str) -> Case:
         title=f"Steps of a model of 10 million parameters on {workers}, with a checkpoint every 10 steps",
         metrics=(
             Metric("time with them, relative to that without", ""),
+            Metric("time with a plain write of the same bytes, relative to that without", ""),
             Metric("a step without", "ms"),
             Metric("a step with", "ms"),
             Metric("checkpoints left out", ""),
@@ -37,11 +38,11 @@ def _case(count: int, workers: str) -> Case:
     )
 
 
-def _measure(count: int, trial: Trial) -> tuple[float, float, float, float]:
+def _measure(count: int, trial: Trial) -> tuple[float, ...]:
     if not find_spec("tensorflow"):
         raise Failed("needs TensorFlow, which is not installed")
     figures = trial.folder / "figures"
     with trial.start(count, "train.py", str(figures)) as run:
         run.finish()
-    without, with_checkpoints, left_out = map(float, figures.read_text().split())
-    return with_checkpoints / without, without * 1e3, with_checkpoints * 1e3, left_out
+    without, with_checkpoints, with_plain, left_out = map(float, figures.read_text().split())
+    return with_checkpoints / without, with_plain / without, without * 1e3, with_checkpoints * 1e3, left_out

@@ -18,26 +18,6 @@ def spans_workers(strategy: tf.distribute.Strategy | None) -> bool:
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
 
 
-def follows(strategy: tf.distribute.Strategy | None) -> bool:
-    """Whether this worker leaves it to the chief to touch the disk."""
-    return strategy is not None and spans_workers(strategy) and not strategy.extended.should_checkpoint
-
-
-def strategy_of(callback: Any) -> tf.distribute.Strategy | None:
-    """Under which the model of a callback trains."""
-    return getattr(callback.model, "distribute_strategy", None)
-
-
-def on_chief(stock: Any) -> Any:
-    """A method of a callback that does nothing on a worker that follows."""
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> None:
-        if not follows(strategy_of(self)):
-            stock(self, *args, **kwargs)
-
-    return method
-
-
 def from_chief(strategy: tf.distribute.Strategy, value: Any) -> Any:
     """Give the chief's value to all: a sum in which every replica but the chief's first, number 0, adds nothing."""
     tensor = tf.convert_to_tensor(value)
