@@ -38,7 +38,13 @@ class Trainer(NamedTuple):
     args: tuple[str, ...] = ()
 
 
-Command = Script | Module | Program | Trainer
+class Function(NamedTuple):
+    """A Python function, pickled into a file: how tests call one in every task (``launcher.testing``)."""
+
+    payload: str
+
+
+Command = Script | Module | Program | Trainer | Function
 
 
 class HostSpec(NamedTuple):
