@@ -5,20 +5,17 @@ The far side is ``worker/call.py``. Both ways go through files in one folder, wh
 
 from __future__ import annotations
 
-import inspect
 import pickle
 import re
 import sys
-from contextlib import contextmanager, suppress
-from functools import partial
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher.errors import RequestError
+from launcher.testing.pickling import name_of, pickled
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
-    from types import ModuleType
 
 
 class Work(NamedTuple):
@@ -30,13 +27,12 @@ class Work(NamedTuple):
 
     @classmethod
     def of(cls, function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> Work:
-        """Pickle a call.
+        """A function's call.
 
         Raises:
-            RequestError: something in it cannot be pickled; the message names it.
+            RequestError: something in it cannot be pickled.
         """
-        name = getattr(_inner(function), "__name__", type(function).__name__)
-        return cls(re.sub(r"\W+", "", name) or "run", _pickled(function, name, args, kwargs))
+        return cls(re.sub(r"\W+", "", name_of(function), flags=re.ASCII) or "run", pickled(function, args, kwargs))
 
 
 class Answer(NamedTuple):
@@ -86,58 +82,3 @@ class Call:
 # The frames beneath the function's own.
 _OURS = re.compile(r"/worker/(start|boot|call)\.py\"|<frozen importlib")
 
-
-def _inner(function: Any) -> Any:  # noqa: ANN401 - any callable
-    while isinstance(function, partial):
-        function = function.func
-    return function
-
-
-def _pickled(function: Callable[..., object], name: str, args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
-    import cloudpickle
-
-    with _by_value(sys.modules.get(getattr(_inner(function), "__module__", None) or "")):
-        try:
-            pickled: bytes = cloudpickle.dumps((function, args, kwargs))
-        except Exception as error:  # noqa: BLE001 - TypeError, PicklingError, RecursionError, whatever a __reduce__ raises
-            culprit = _culprit(function, args, kwargs)
-            hint = "make it inside the function: each task is a process of its own"
-            raise RequestError(f"{name} cannot be sent to its tasks: {culprit or error}", hint) from None
-    return pickled
-
-
-@contextmanager
-def _by_value(module: ModuleType | None) -> Iterator[None]:
-    """Pickle all of a module's own by value, so that no task has to import it: a test module may not be importable."""
-    import cloudpickle
-
-    if module is None or not getattr(module, "__file__", None):
-        yield
-        return
-    cloudpickle.register_pickle_by_value(module)
-    try:
-        yield
-    finally:
-        cloudpickle.unregister_pickle_by_value(module)
-
-
-def _culprit(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> str:
-    """The first thing that a call uses which cannot be pickled by itself, in words; empty when there is none."""
-    import cloudpickle
-
-    for name, value in _used(function, args, kwargs):
-        try:
-            cloudpickle.dumps(value)
-        except Exception as error:  # noqa: BLE001 - see above
-            return f"{name}, a {type(value).__name__}, cannot be pickled ({error})"
-    return ""
-
-
-def _used(
-    function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]
-) -> Iterator[tuple[str, object]]:
-    with suppress(TypeError):  # not a Python function
-        used = inspect.getclosurevars(_inner(function))
-        yield from {**used.globals, **used.nonlocals}.items()
-    yield from ((f"argument {number}", value) for number, value in enumerate(args, 1))
-    yield from kwargs.items()
