@@ -40,8 +40,8 @@ def answer(payload: str) -> None:
     try:
         prepare(order["faults"].get(task, {}))
     except OSError as error:
-        leave(folder, slug, {"unprivileged": str(error)})
-        sys.exit(str(error))
+        leave(folder, slug, {"unprivileged": error.strerror})
+        sys.exit(error.strerror)
     try:
         value = run_script(order["script"]) if order["script"] else call(order)
     except Exception as error:

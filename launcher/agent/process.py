@@ -83,6 +83,9 @@ class Process:
         if self.ended is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.Signals[name])
+                if name == "SIGSTOP":
+                    # One that runs on another core stops a moment later; what was stopped is to stand still.
+                    os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         return self.ended is None
 
     def kill_group(self) -> None:

@@ -81,4 +81,3 @@ class Call:
 
 # The frames beneath the function's own.
 _OURS = re.compile(r"/worker/(start|boot|call)\.py\"|<frozen importlib")
-

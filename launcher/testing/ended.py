@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from launcher.testing.call import Answer
     from launcher.verdict import Fate
 
-_LAST_LINES = 30
+_LAST_LINES = 10
 
 
 class TaskFailed(TflaunchError):
