@@ -70,8 +70,8 @@ def _cloudpickle() -> ModuleType:
 
 @contextmanager
 def _by_value(module: ModuleType | None) -> Iterator[None]:
-    """Pickle by value what a module defines."""
-    if not getattr(module, "__file__", None):
+    """Pickle by value what a module defines, unless it is installed: that is there for a task to import."""
+    if module is None or _is_installed(module):
         yield
         return
     _cloudpickle().register_pickle_by_value(module)
@@ -79,6 +79,13 @@ def _by_value(module: ModuleType | None) -> Iterator[None]:
         yield
     finally:
         _cloudpickle().unregister_pickle_by_value(module)
+
+
+def _is_installed(module: ModuleType) -> bool:
+    # By value, os.getenv would look into a copy of the test's environment.
+    file = getattr(module, "__file__", None)
+    in_library = module.__name__.partition(".")[0] in sys.stdlib_module_names
+    return not file or in_library or "site-packages" in file or "dist-packages" in file
 
 
 def _culprit(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> str:

@@ -12,6 +12,7 @@ import pytest
 from launcher.errors import ConfigError, RequestError
 from launcher.testing import Clusters, TaskFailed
 from tests.acceptance.conftest import gone, living
+from worker import report
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +29,7 @@ def clusters(tmp_path: Path) -> Iterator[Clusters]:
 
 
 def wait_for(path: Path) -> str:
+    report("progress", step=0)
     while not path.exists():
         time.sleep(0.01)
     return os.environ["TFLAUNCH_TASK"]
@@ -61,8 +63,11 @@ def test_nothing_is_left_of_what_still_runs(tmp_path: Path) -> None:
         return living(lambda process: str(tmp_path) in " ".join(process.cmdline()))
 
     with Clusters(tmp_path) as clusters:
-        clusters().start(wait_for, tmp_path / "never")
-        assert left()
+        cluster = clusters()
+        cluster.start(wait_for, tmp_path / "never")
+        for task in range(2):
+            cluster.until_step(0, task)
+        assert len(left()) == 2
     gone(left)
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import functools
+import os
 import pickle
 import sys
 import threading
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from launcher.errors import RequestError, UnavailableError
@@ -40,6 +42,12 @@ def test_whatever_can_be_called_goes_by_value(function: Callable[[int], int], mo
     monkeypatch.setattr(sys, "path", [])
     called, args, kwargs = pickle.loads(there)
     assert called(*args, **kwargs) == 8
+
+
+def test_what_is_installed_goes_by_name() -> None:
+    for function in (os.getenv, psutil.pid_exists, len):
+        called, _, _ = pickle.loads(pickled(function, (), {}))
+        assert called is function
 
 
 def test_code_keeps_its_file() -> None:
