@@ -58,6 +58,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def _asked(node: pytest.Item) -> dict[str, object]:
     marker = node.get_closest_marker("tf_cluster")
-    if marker is None:
-        return {}
-    return {**dict(zip(("workers",), marker.args, strict=False)), **marker.kwargs}
+    return {} if marker is None else _named(*marker.args, **marker.kwargs)
+
+
+def _named(workers: int = 2, **others: object) -> dict[str, object]:
+    return {"workers": workers, **others}

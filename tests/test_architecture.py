@@ -23,7 +23,7 @@ TOP_LEVEL = {
     *("cluster.example.json", "pyproject.toml", "README.md", "LICENSE"),
 }
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "numpy"}
-PURE = ("config", "placement", "plan", "tf_config", "verdict", "supervisor", "tracebacks")
+PURE = ("config", "placement", "plan", "tf_config", "verdict", "supervisor", "testing.drill", "tracebacks")
 # Each takes longer to import than the agent takes to say hello: inside the function that needs it, or not at all.
 HEAVY = {"rich", "difflib", "tempfile", "subprocess", "urllib", "jsonschema", "asyncio", "multiprocessing"}
 
@@ -175,6 +175,17 @@ def test_only_the_command_line_knows_the_command_line() -> None:
     known = [one for one in imports() if f"{one.module}.".startswith("launcher.cli.")]
     assert known
     assert {one.importer for one in known if not f"{one.importer}.".startswith("launcher.cli.")} == set()
+
+
+def test_only_tests_know_what_is_for_tests() -> None:
+    assert {one.importer for one in imports() if one.package in {"pytest", "_pytest"}} == {"launcher.pytest_plugin"}
+    known = {one.importer for one in imports() if f"{one.module}.".startswith("launcher.testing.")}
+    assert {name for name in known if not name.startswith("launcher.testing")} == {"launcher.pytest_plugin"}
+
+
+def test_everybodys_pytest_loads_the_plugin_and_next_to_nothing() -> None:
+    found = at_run_time(by("launcher.pytest_plugin"))
+    assert {one.module for one in found if not one.function} == {"__future__", "pytest"}
 
 
 def test_nothing_goes_round() -> None:

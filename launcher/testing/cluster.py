@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from launcher import placement, preflight
 from launcher.config import Function
 from launcher.errors import RequestError
 from launcher.layers import Layer
-from launcher.run_dir import RunDir
+from launcher.run_dir import RunDir, last_lines
+from launcher.schema import nearest
 from launcher.testing import memory
 from launcher.testing.call import Call, Work
 from launcher.testing.crew import Crews
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 SOURCE = "tf_cluster()"
 # Which function it is to be is known when one is run.
 _NONE_YET = "-"
+# As many lines of each task are shown; its log has them all.
+_SHOWN = 1000
 
 
 class Clusters:
@@ -71,6 +75,7 @@ class Clusters:
         asked = {**self._defaults, **settings}
         if workers is not None:
             asked["workers"] = workers
+        _require_known(asked)
         cluster = Cluster(_config(self._folder, **asked), self._crews)
         self._made.append(cluster)
         return cluster
@@ -188,12 +193,11 @@ class Cluster:
             run.stop()
 
     def sections(self) -> Iterator[tuple[str, str]]:
-        """What the tasks of each run have printed, as (task, text), each once."""
+        """The last that the tasks of each run have printed, as (task, text), each once."""
         for run in self._runs[self._shown :]:
             for label in run.labels:
-                log = run.run_dir.log_path(label.replace(" ", "-"))
-                if log.exists():
-                    yield label, log.read_text(errors="replace")
+                if lines := last_lines(run.run_dir.log_path(label.replace(" ", "-")), _SHOWN):
+                    yield label, "\n".join(lines)
         self._shown = len(self._runs)
 
     def _start(self, work: Work) -> UnderWay:
@@ -235,6 +239,13 @@ class Cluster:
         if task in self.labels:
             return self.labels.index(str(task))
         raise RequestError(f"there is no task {task} in this cluster", f"it has {', '.join(self.labels)}")
+
+
+def _require_known(asked: Mapping[str, object]) -> None:
+    known = [name for name in signature(_config).parameters if name != "folder"]
+    for name in asked:
+        if name not in known:
+            raise RequestError(f"a cluster has no setting {name}", nearest(name, known) or f"known: {', '.join(known)}")
 
 
 def _config(

@@ -72,6 +72,10 @@ class Ended:
         """What each task returned; None for one that did not, or was not to."""
         return [None if one.value is None else pickle.loads(one.value) for one in self.answers]  # noqa: S301 - our tasks'
 
+    def errors(self) -> list[BaseException | None]:
+        """The exception that ended each task; None for one that ended otherwise, or whose exception cannot be pickled."""
+        return [None if one.error is None else pickle.loads(one.error) for one in self.answers]  # noqa: S301 - as above
+
     def results(self) -> list[Any]:
         """What each task returned, of a run that went well.
 

@@ -88,12 +88,17 @@ def test_all_faults_of_settings_are_told_at_once(clusters: Clusters) -> None:
     assert [fault.path for fault in found.value.faults] == ["workers=", "jobs=", "timeout="]
 
 
+def test_a_setting_that_there_is_not(clusters: Clusters) -> None:
+    with pytest.raises(RequestError, match=r"a cluster has no setting time_out\n  did you mean .*timeout"):
+        clusters(time_out=3)
+
+
 def test_what_was_printed_is_shown_once(clusters: Clusters) -> None:
     cluster = clusters(1)
     cluster.run(lambda: print("one"))
-    assert list(clusters.sections()) == [("worker 0", "one\n")]
+    assert list(clusters.sections()) == [("worker 0", "one")]
     cluster.run(lambda: print("two"))
-    assert list(clusters.sections()) == [("worker 0", "two\n")]
+    assert list(clusters.sections()) == [("worker 0", "two")]
 
 
 @pytest.mark.parametrize("cpu", [0, 1, 1.5, -1])

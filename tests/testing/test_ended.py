@@ -34,6 +34,11 @@ def test_results_are_in_order(tmp_path: Path) -> None:
     assert ended(tmp_path, "done", "done", "done", answers=answers).results() == [0, 1, 2]
 
 
+def test_errors_are_the_exceptions_themselves(tmp_path: Path) -> None:
+    answers = (DONE, Answer(error=pickle.dumps(ValueError("no"))))
+    assert list(map(repr, ended(tmp_path, "done", "failed", answers=answers).errors())) == ["None", "ValueError('no')"]
+
+
 def test_who_is_stopped_was_not_to_return(tmp_path: Path) -> None:
     assert ended(tmp_path, "done", "stopped", answers=(DONE, Answer())).results() == ["done", None]
 
