@@ -69,7 +69,8 @@ def _enter_own_mounts() -> None:
         return
     uid, gid = os.geteuid(), os.getegid()
     if _libc.unshare(_CLONE_NEWNS) != 0:
-        _check(_libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER))
+        if _libc.unshare(_CLONE_NEWNS | _CLONE_NEWUSER) != 0:
+            raise OSError(ctypes.get_errno(), "it takes root, or user namespaces")
         # The kernel accepts an unprivileged gid_map only after setgroups is denied (user_namespaces(7)).
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
             Path(f"/proc/self/{name}").write_text(text)
