@@ -23,7 +23,17 @@ TOP_LEVEL = {
     *("cluster.example.json", "pyproject.toml", "README.md", "LICENSE"),
 }
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "numpy"}
-PURE = ("config", "placement", "plan", "tf_config", "verdict", "supervisor", "testing.drill", "tracebacks")
+PURE = (
+    "config",
+    "placement",
+    "plan",
+    "tf_config",
+    "verdict",
+    "supervisor",
+    "testing.drill",
+    "testing.faults",
+    "tracebacks",
+)
 # Each takes longer to import than the agent takes to say hello: inside the function that needs it, or not at all.
 HEAVY = {"rich", "difflib", "tempfile", "subprocess", "urllib", "jsonschema", "asyncio", "multiprocessing"}
 

@@ -312,6 +312,7 @@ class TestFailures:
             ("tf_cluster(2, gpus=99)", "tasks need 198: 2 with 99 each"),
             ("tf_cluster(2).kill(1)", "RequestError: nothing runs in this cluster"),
             ("tf_cluster(2).at_step(1, kill=2)", "RequestError: there is no task 2 in this cluster"),
+            ("tf_cluster(2).at_step(1)", "RequestError: nothing is to happen at that step"),
             ("tf_cluster(2).run_script('nowhere.py')", "RequestError: no such script: nowhere.py"),
         ],
     )

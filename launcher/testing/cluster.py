@@ -5,32 +5,27 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import placement, preflight
+from launcher import placement
 from launcher.config import Function
 from launcher.errors import RequestError
-from launcher.layers import Layer
 from launcher.run_dir import RunDir, last_lines
-from launcher.schema import nearest
-from launcher.testing import memory
 from launcher.testing.call import Call, Work
 from launcher.testing.crew import Crews
 from launcher.testing.ended import Unprivileged
+from launcher.testing.faults import Faults
 from launcher.testing.plainly import plainly
+from launcher.testing.settings import settings_of
 from launcher.testing.under_way import UnderWay
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from launcher.config import ClusterConfig
     from launcher.testing.ended import Ended
 
-SOURCE = "tf_cluster()"
-# Which function it is to be is known when one is run.
-_NONE_YET = "-"
 # As many lines of each task are shown; its log has them all.
 _SHOWN = 1000
 
@@ -61,12 +56,12 @@ class Clusters:
             self._crews.close()
 
     @plainly
-    def __call__(self, workers: int | None = None, **settings: Any) -> Cluster:  # noqa: ANN401 - see _config
+    def __call__(self, workers: int | None = None, **settings: Any) -> Cluster:  # noqa: ANN401 - see below
         """A cluster; starts nothing yet.
 
         Args:
             workers: how many; 2 unless the defaults say otherwise.
-            settings: see ``_config``.
+            settings: see ``launcher/testing/settings.py``.
 
         Raises:
             RequestError: it cannot be, or this is a task of a cluster itself.
@@ -75,8 +70,7 @@ class Clusters:
         asked = {**self._defaults, **settings}
         if workers is not None:
             asked["workers"] = workers
-        _require_known(asked)
-        cluster = Cluster(_config(self._folder, **asked), self._crews)
+        cluster = Cluster(settings_of(self._folder, asked), self._crews)
         self._made.append(cluster)
         return cluster
 
@@ -94,8 +88,7 @@ class Cluster:
         self._crews = crews
         self._runs: list[UnderWay] = []
         self._shown = 0
-        self._steps: dict[int, list[tuple[int, str]]] = {}
-        self._disks: list[tuple[str, int]] = []
+        self._faults = Faults()
         seats = placement.seats(config, [host.address for host in config.hosts])
         self.labels = tuple(f"{job} {index}" for job, index, _ in seats)
 
@@ -137,16 +130,18 @@ class Cluster:
     @plainly
     def at_step(self, step: int, *, kill: int | str | None = None, pause: int | str | None = None) -> None:
         """Have a task be killed, or stop, when it has reported this step, or one after it."""
-        for task, name in ((kill, "SIGKILL"), (pause, "SIGSTOP")):
+        if kill is None and pause is None:
+            raise RequestError("nothing is to happen at that step", "say kill= or pause=, and which task")
+        for task, signal in ((kill, "SIGKILL"), (pause, "SIGSTOP")):
             if task is not None:
-                self._steps.setdefault(self._number(task), []).append((step, name))
+                self._faults.at_step(step, self._number(task), signal)
 
     @plainly
     def full_disk(self, path: str | Path, room: int = 0) -> None:
         """Have each task find a disk of its own in place of a directory, with so many bytes left on it."""
         if not Path(path).is_dir():
             raise RequestError(f"no such directory: {path}")
-        self._disks.append((os.path.abspath(path), room))  # noqa: PTH100 - a link stays one
+        self._faults.disks.append((os.path.abspath(path), room))  # noqa: PTH100 - a link stays one
 
     @plainly
     def drop_link(self, one: int | str, other: int | str) -> None:
@@ -206,26 +201,13 @@ class Cluster:
         run_dir = RunDir.named(Path(self._config.run_dir), work.name, warnings.warn)
         run_dir.make()
         call = Call(run_dir.path / "call")
-        call.send(work, self._faults())
+        faults, self._faults = self._faults, Faults()
+        call.send(work, faults.by_task(self.labels))
         config = replace(self._config, command=Function(str(call.payload)), name=work.name, cwd=str(Path.cwd()))
-        run = UnderWay(config, run_dir, call, self.labels, stops=self._stops(), deadly=self._are_deadly())
+        run = UnderWay(config, run_dir, call, self.labels, faults)
         self._runs.append(run)
-        self._steps, self._disks = {}, []
         run.begin(self._crews)
         return run
-
-    def _faults(self) -> Mapping[str, Mapping[str, object]]:
-        return {
-            label.replace(" ", ":"): {"steps": self._steps.get(number, []), "disks": self._disks}
-            for number, label in enumerate(self.labels)
-        }
-
-    def _stops(self) -> dict[int, int]:
-        found = ((task, [at for at, name in steps if name == "SIGSTOP"]) for task, steps in self._steps.items())
-        return {task: min(steps) for task, steps in found if steps}
-
-    def _are_deadly(self) -> bool:
-        return any(name == "SIGKILL" for steps in self._steps.values() for _, name in steps)
 
     def _under_way(self) -> UnderWay:
         if not self._runs or self._runs[-1].over:
@@ -239,51 +221,3 @@ class Cluster:
         if task in self.labels:
             return self.labels.index(str(task))
         raise RequestError(f"there is no task {task} in this cluster", f"it has {', '.join(self.labels)}")
-
-
-def _require_known(asked: Mapping[str, object]) -> None:
-    known = [name for name in signature(_config).parameters if name != "folder"]
-    for name in asked:
-        if name not in known:
-            raise RequestError(f"a cluster has no setting {name}", nearest(name, known) or f"known: {', '.join(known)}")
-
-
-def _config(
-    folder: Path,
-    *,
-    workers: int = 2,
-    chief: bool = False,
-    evaluator: int = 0,
-    ps: int = 0,
-    gpus: int = 0,
-    timeout: float = 120.0,
-    grace: float = 30.0,
-    env: Mapping[str, str] | None = None,
-    ports: str | None = None,
-    private: bool = False,
-    partition: bool = True,
-) -> ClusterConfig:
-    """What is asked for. The settings are those of ``tflaunch run``.
-
-    Args:
-        gpus: for each task; none unless a test asks for them, so that it is the same test everywhere.
-        timeout: seconds that one run may take.
-    """
-    if task := os.environ.get("TFLAUNCH_TASK"):
-        raise RequestError(f"this is {task.replace(':', ' ')} of a cluster already", "start clusters from a test alone")
-    values: dict[str, object] = {
-        "function": _NONE_YET,
-        "workers": workers,
-        "jobs": {"chief": int(chief), "evaluator": evaluator, "ps": ps},
-        "gpus_per_task": gpus,
-        "timeout": timeout,
-        "grace": grace,
-        "env": dict(env or {}),
-        "private": private,
-        "partition": partition,
-        "run_dir": str(folder),
-        **({} if ports is None else {"ports": ports}),
-    }
-    config = preflight.checked(Layer(SOURCE, values, {name: f"{name}=" for name in values}))
-    memory.require(config.workers + config.chief + config.ps + config.evaluator)
-    return config

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from launcher.supervisor import Command
+    from launcher.testing.faults import Faults
 
 # One round of a task that is slowed down: it runs for its share of this, and is stopped for the rest.
 _ROUND = 0.05
@@ -41,21 +42,21 @@ class Drill(Supervisor):
 
     Attributes:
         tell: is told what the test's thread may wait for: starts, reports, and that what was ordered is done.
-        stops: by task, the step at which it stops itself (worker/faults.py).
-        deadly: whether a task ends itself at a step.
+        faults: what the tasks will do to themselves.
     """
 
     tell: Callable[[events.Event], None]
-    stops: Mapping[int, int]
-    deadly: bool
+    faults: Faults
     _slow: dict[str, _Slow] = field(init=False, default_factory=dict)
     _paused: set[int] = field(init=False, default_factory=set)
     _ordered: deque[bool] = field(init=False, default_factory=deque)
     _patient: bool = field(init=False)
+    _stops: Mapping[int, int] = field(init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._patient = self.deadly or bool(self.stops)
+        self._stops = self.faults.stops
+        self._patient = self.faults.deadly or bool(self._stops)
 
     def handle(self, event: events.Event, now: float) -> list[Command]:
         """Take in one event."""
@@ -73,7 +74,7 @@ class Drill(Supervisor):
                 return super().handle(events.DeadlinePassed("run"), now)
             case events.DeadlinePassed(name) if name in self._slow:
                 return self._beat(name)
-            case events.TaskReport(task, {"kind": "progress", "step": int(step)}) if step >= self.stops.get(
+            case events.TaskReport(task, {"kind": "progress", "step": int(step)}) if step >= self._stops.get(
                 task, step + 1
             ):
                 self._paused.add(task)

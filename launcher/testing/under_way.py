@@ -17,7 +17,7 @@ from launcher.testing.ended import Ended
 from launcher.testing.plainly import plainly
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from launcher.config import ClusterConfig
     from launcher.loop import Loop
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from launcher.run_dir import RunDir
     from launcher.testing.call import Call
     from launcher.testing.crew import Crews
+    from launcher.testing.faults import Faults
 
 
 class UnderWay:
@@ -32,8 +33,7 @@ class UnderWay:
 
     Args:
         labels: the tasks, in order.
-        stops: by task, the step at which it stops itself.
-        deadly: whether a task ends itself at a step.
+        faults: what the tasks will do to themselves.
     """
 
     def __init__(
@@ -42,15 +42,13 @@ class UnderWay:
         run_dir: RunDir,
         call: Call,
         labels: Sequence[str],
-        *,
-        stops: Mapping[int, int],
-        deadly: bool,
+        faults: Faults,
     ) -> None:
         self.labels = tuple(labels)
         self.run_dir = run_dir
         self._config = config
         self._call = call
-        self._stops, self._deadly = stops, deadly
+        self._faults = faults
         self._changed = threading.Condition()
         self._loop: Loop | None = None
         self._started: set[int] = set()
@@ -159,7 +157,7 @@ class UnderWay:
     def _open_to_orders(self, plan: Plan, loop: Loop) -> Iterator[Drill]:
         self._listen(loop)
         try:
-            yield Drill(plan, self._tell, self._stops, self._deadly)
+            yield Drill(plan, self._tell, self._faults)
         finally:
             self._listen(None)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from launcher.errors import ConfigError, RequestError
+from launcher.errors import RequestError
 from launcher.testing import Clusters, TaskFailed
 from tests.acceptance.conftest import gone, living
 from worker import report
@@ -80,17 +80,6 @@ def test_a_failure_has_all_that_is_known(clusters: Clusters) -> None:
         clusters(1).run(fail)
     assert found.value.ended.outputs[0].startswith("before\nTraceback")
     assert found.value.ended.outcome.verdict.exit_status == 1
-
-
-def test_all_faults_of_settings_are_told_at_once(clusters: Clusters) -> None:
-    with pytest.raises(ConfigError) as found:
-        clusters(0, timeout=0, evaluator=2)
-    assert [fault.path for fault in found.value.faults] == ["workers=", "jobs=", "timeout="]
-
-
-def test_a_setting_that_there_is_not(clusters: Clusters) -> None:
-    with pytest.raises(RequestError, match=r"a cluster has no setting time_out\n  did you mean .*timeout"):
-        clusters(time_out=3)
 
 
 def test_what_was_printed_is_shown_once(clusters: Clusters) -> None:

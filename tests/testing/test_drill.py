@@ -10,6 +10,7 @@ from launcher.events import DeadlinePassed, Event, FaultOrdered, Signalled, Task
 from launcher.placement import Host, place
 from launcher.supervisor import Kill, SetTimer, Signal, Stop
 from launcher.testing.drill import Drill
+from launcher.testing.faults import Faults
 
 if TYPE_CHECKING:
     from launcher.supervisor import Command
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
 class Attempt:
     """A drill with a clock that goes on by a second with every event, and what it has told."""
 
-    def __init__(self, *, stops: dict[int, int] | None = None, deadly: bool = False, **settings: Any) -> None:
+    def __init__(self, faults: Faults | None = None, **settings: Any) -> None:
         chosen = {"workers": 2, "timeout": 9.0, **settings}
         config = ClusterConfig(command=Function("p"), name="t", engine="local", hosts=(HostSpec("a"),), **chosen)
         plan = plan_module.make(config, place(config, [Host("a")]), [Host("a")], "py", {}, run="t-1")
         self.told: list[Event] = []
-        self.drill = Drill(plan, self.told.append, stops or {}, deadly)
+        self.drill = Drill(plan, self.told.append, faults or Faults())
         self.drill.start()
         self.now = 1000.0
 
@@ -98,7 +99,7 @@ class TestOthers:
         assert (verdict.reason, dict(verdict.fates)) == ("killed by SIGKILL", {0: "done", 1: "failed"})
 
     def test_they_are_left_alone_where_a_task_ends_itself(self) -> None:
-        assert Attempt(deadly=True).exit(1, None, 9) == []
+        assert Attempt(Faults({1: [(5, "SIGKILL")]})).exit(1, None, 9) == []
 
     def test_what_is_paused_is_stopped_when_the_others_have_failed(self) -> None:
         attempt = Attempt(workers=3)
@@ -107,7 +108,7 @@ class TestOthers:
         assert stops(attempt.exit(2, 1)) == [1]
 
     def test_what_has_stopped_itself_is_paused_too(self) -> None:
-        attempt = Attempt(stops={1: 5})
+        attempt = Attempt(Faults({1: [(5, "SIGSTOP")]}))
         attempt.post(TaskReport(1, {"kind": "progress", "step": 4}))
         attempt.post(TaskReport(1, {"kind": "progress", "step": 6}))
         assert stops(attempt.exit(0, 1)) == [1]
