@@ -70,7 +70,8 @@ class Attempt:
     def _spawn(self, number: int) -> None:
         launch = self._plan.launches[number]
         process = {"argv": launch.argv, "cwd": launch.cwd, "env": dict(launch.env), "cores": launch.task.cores}
-        self._agents.order(self._host(number), "spawn", task=number, **process)
+        warm = None if launch.warm is None else dict(launch.warm)
+        self._agents.order(self._host(number), "spawn", task=number, warm=warm, **process)
 
     def _host(self, number: int) -> str:
         return self._plan.launches[number].task.host

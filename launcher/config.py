@@ -39,9 +39,14 @@ class Trainer(NamedTuple):
 
 
 class Function(NamedTuple):
-    """A Python function, pickled into a file: how tests call one in every task (``launcher.testing``)."""
+    """A Python function, pickled into a file: how tests call one in every task (``launcher.testing``).
+
+    Attributes:
+        source: the Python file that defines it; empty when there is none.
+    """
 
     payload: str
+    source: str = ""
 
 
 Command = Script | Module | Program | Trainer | Function
@@ -74,6 +79,7 @@ class ClusterConfig:
     Attributes:
         workers: workers in all, over all hosts.
         ports: first and last port to lease from; None lets the kernel pick.
+        warm: whether workers are forked from a process that has imported TensorFlow; None lets ``launcher.warmth`` decide.
         grace: seconds from SIGTERM to SIGKILL, for each worker.
         timeout: seconds the whole run may take; None for no limit.
         origins: for every other attribute "default", the file's name as it was given, or the flag; where several had
@@ -94,6 +100,7 @@ class ClusterConfig:
     forward: tuple[str, ...] = ()
     ports: tuple[int, int] | None = None
     partition: bool = True
+    warm: bool | None = None
     gpus_per_task: int | None = None
     private: bool = False
     output: Literal["all", "chief", "failed", "none"] = "all"

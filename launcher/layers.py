@@ -280,7 +280,7 @@ def _name(command: Command) -> str:
             name = PurePath(argv[0]).name
         case Trainer(task):
             name = PurePath(task.partition(":")[0]).stem
-        case Function(payload):
+        case Function(payload, _):
             name = PurePath(payload).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100] or "run"
 

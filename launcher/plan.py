@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from launcher.config import ClusterConfig, Command
     from launcher.placement import Host, Task
+    from launcher.warmth import Warmth
 
 # The code that boots a Python worker travels as a file: nothing of ours needs to be importable where it runs.
 BOOT = Path(__file__).resolve().parent.parent / "worker" / "start.py"
@@ -35,6 +36,7 @@ class Launch(NamedTuple):
     Attributes:
         env: the variables that are set on top of the environment of its host.
         why: for each of them, where it came from.
+        warm: it is forked from a process that has imported TensorFlow with these variables set too; None: it is not.
     """
 
     task: Task
@@ -42,6 +44,7 @@ class Launch(NamedTuple):
     cwd: str | None
     env: Mapping[str, str]
     why: Mapping[str, str]
+    warm: Mapping[str, str] | None = None
 
     def shown_env(self) -> dict[str, str]:
         """``env`` as it may be printed and stored: secrets and forwarded values hidden."""
@@ -104,6 +107,7 @@ def make(
     *,
     run: str,
     ports: Mapping[int, int] | None = None,
+    warmth: Warmth | None = None,
 ) -> Plan:
     """Put the plan together.
 
@@ -112,6 +116,7 @@ def make(
         forwarded: the values of ``config.forward``.
         run: the name of this run, as its workers are told it.
         ports: the leased port of each task that has one; None when nothing was leased.
+        warmth: which tasks are started warm; None for none.
     """
     cluster = tf_config.cluster(
         (task.job, task.index, f"{bracketed(task.host)}:{UNLEASED if ports is None else ports[task.number]}")
@@ -128,9 +133,16 @@ def make(
             *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
         ]
         env = {name: value for name, value, _ in settings}
-        launches.append(Launch(task, argv, config.cwd, env, {name: why for name, _, why in settings}))
+        early = warmth.early if warmth is not None and task.number in warmth.tasks else None
+        launches.append(Launch(task, argv, config.cwd, env, {name: why for name, _, why in settings}, early))
     chief = next(task.number for task in tasks if task.job in {"chief", "worker"})
-    return Plan(config, tuple(launches), chief, deciding(tasks), tuple(_notes(config, tasks, hosts)))
+    return Plan(
+        config,
+        tuple(launches),
+        chief,
+        deciding(tasks),
+        (*_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
+    )
 
 
 def deciding(tasks: Sequence[Task]) -> frozenset[int]:
@@ -153,7 +165,7 @@ def command_line(command: Command, interpreter: str) -> tuple[str, ...]:
             return (interpreter, str(BOOT), "-m", name, *args)
         case Trainer(task, args):
             return (interpreter, str(BOOT), "--trainer", task, *args)
-        case Function(payload):
+        case Function(payload, _):
             return (interpreter, str(BOOT), "--call", payload)
         case Program(argv):
             return argv
@@ -227,6 +239,7 @@ def _launch_as_json(launch: Launch) -> dict[str, object]:
         "gpus": None if task.gpus is None else list(task.gpus),
         "argv": list(launch.argv),
         "cwd": launch.cwd,
+        "warm": launch.warm is not None,
         "env": launch.shown_env(),
         "why": dict(launch.why),
     }

@@ -68,6 +68,14 @@ def require(config: ClusterConfig) -> None:
         )
 
 
+def trains(config: ClusterConfig) -> bool:
+    """Whether it is our own trainer that is asked for, as ``train TASK`` or as ``-m worker``."""
+    if isinstance(config.command, Module) and config.command.name != _OURS:
+        return False
+    answer = _ask(config)
+    return answer is not None and _trains(config, answer)
+
+
 def interpreter(config: ClusterConfig) -> str:
     """The Python that runs the workers: the one that was asked for, else the one that runs the launcher."""
     if config.python is None:

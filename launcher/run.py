@@ -73,14 +73,14 @@ def settle(config: ClusterConfig, agents: Agents, run_dir: RunDir, forwarded: Ma
     Raises:
         TflaunchError: what was asked for is not there.
     """
-    from launcher import placement, plan
+    from launcher import placement, plan, warmth
 
     facts = agents.meet()
     hosts = [placement.found(spec, facts[spec.address]) for spec in config.hosts]
     tasks = placement.place(config, hosts)
     ports = agents.lease(placement.dialled(tasks), config.ports)
-    python = preflight.interpreter(config)
-    whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports)
+    python, warm = preflight.interpreter(config), warmth.decide(config, tasks)
+    whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports, warmth=warm)
     run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
     return whole
 
@@ -96,7 +96,7 @@ def preview(config: ClusterConfig) -> Plan:
     Raises:
         TflaunchError: it could not be run as it was asked for.
     """
-    from launcher import placement, plan
+    from launcher import placement, plan, warmth
 
     local = all(host.is_this_machine for host in config.hosts)
     if local:
@@ -106,4 +106,5 @@ def preview(config: ClusterConfig) -> Plan:
     tasks = placement.place(config, hosts)
     # A plan for other hosts may be looked at where what they are to be forwarded is not set; values are not shown anyway.
     forwarded = preflight.forwarded(config, os.environ) if local else dict.fromkeys(config.forward, "")
-    return plan.make(config, tasks, hosts, preflight.interpreter(config), forwarded, run=f"{config.name}-<time>-<id>")
+    python, run_name, warm = preflight.interpreter(config), f"{config.name}-<time>-<id>", warmth.decide(config, tasks)
+    return plan.make(config, tasks, hosts, python, forwarded, run=run_name, warmth=warm)

@@ -94,6 +94,7 @@ class Supervisor:
     _now: float = field(init=False, default=0.0)
     _ending: bool = field(init=False, default=False)
     _signals: int = field(init=False, default=0)
+    _cold: set[str] = field(init=False, default_factory=set)
     _interruption: Interruption | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -125,6 +126,8 @@ class Supervisor:
         match event:
             case events.TaskExited():
                 return self._on_exit(event)
+            case events.TaskReport(_, {"kind": "cold", "why": str(why)}):
+                return self._on_cold(why)
             case events.TaskReport(number, record):
                 self._on_report(self._states[number], record)
             case events.AgentFault(order="spawn", task=int(number)):
@@ -139,6 +142,13 @@ class Supervisor:
             case events.DeadlinePassed("afterwards"):
                 return self._stop(state for state in self._states if state.task.job == "evaluator")
         return []
+
+    def _on_cold(self, why: str) -> list[Command]:
+        """Said once, for however many tasks it holds."""
+        if why in self._cold:
+            return []
+        self._cold.add(why)
+        return [Say(f"starting cold: {why}")]
 
     def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> None:
         match record.get("kind"):

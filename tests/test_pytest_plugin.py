@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle  # noqa: F401
 import pytest
 
-from launcher import plan, testing  # noqa: F401
+from launcher import plan, testing, warmth  # noqa: F401
 from tests.acceptance.conftest import MARK, PATIENCE, gone, living
 
 if TYPE_CHECKING:
@@ -609,8 +609,23 @@ def train(steps):
 @pytest.mark.tensorflow
 @pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 class TestTensorFlow:
-    def test_workers_reduce(self, pytester: pytest.Pytester) -> None:
-        passes(pytester, TRAINING + "\ndef test(tf_cluster):\n    assert tf_cluster(2).run(train, 5) == [15.0, 15.0]\n")
+    def test_workers_reduce_from_test_to_test(self, pytester: pytest.Pytester) -> None:
+        passes(
+            pytester,
+            TRAINING
+            + """
+def test_first(tf_cluster):
+    assert tf_cluster(2).run(train, 5) == [15.0, 15.0]
+
+def test_second(tf_cluster):
+    run = tf_cluster(2).start(train, 3)
+    assert run.result() == [9.0, 9.0]
+    plan = json.loads((run.run_dir.path / "run.json").read_text())
+    assert [task["warm"] for task in plan["tasks"]] == [True, True]
+    assert "cold" not in (run.run_dir.path / "events.jsonl").read_text()
+""",
+            count=2,
+        )
 
     def test_a_worker_is_killed_in_the_midst_of_it(self, pytester: pytest.Pytester) -> None:
         said = fails(

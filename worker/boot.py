@@ -4,6 +4,7 @@
     PYTHON start.py -m MODULE [ARGS...]       as  PYTHON -m MODULE [ARGS...]
     PYTHON start.py --trainer TASK [ARGS...]  as  PYTHON -m worker TASK [ARGS...], and always this package's own trainer
     PYTHON start.py --call PAYLOAD            what a test has called in every task (call.py)
+    PYTHON start.py --fork-server             as any of these, once for each request (warm.py)
 
 The program sees what plain Python would show it, and its output and exit status are the same. What remains to be seen:
 this file's frames lie beneath the program's first one, the module ``_tflaunch_boot`` is loaded (its ``report`` writes
@@ -20,10 +21,11 @@ import time
 
 TYPE_CHECKING = False  # as typing has it, without the cost of typing
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType, TracebackType
+    from typing import Any
 
 CONTROL_FD = "TFLAUNCH_CONTROL_FD"
 LINE_LIMIT = 4096  # PIPE_BUF of Linux: shorter writes to a pipe never mix with those of another process
@@ -101,6 +103,7 @@ report = control.report
 
 def main() -> None:
     """Becomes the program that the command line names."""
+    finders = worker_of_fork_server() if sys.argv[1:] == ["--fork-server"] else []
     control.open(os.environ.pop(CONTROL_FD, ""))
     interpreter, command = sys.orig_argv[: -len(sys.argv)], sys.argv[1:]
     run = run_script
@@ -115,7 +118,7 @@ def main() -> None:
             sys.exit("usage: start.py SCRIPT | -m MODULE | --trainer TASK [ARGS...]")
     sys.orig_argv[:] = [*interpreter, *command]
     sys.argv[:] = command
-    sys.meta_path.insert(0, AfterImport)
+    sys.meta_path[:0] = [*finders, AfterImport]
     try:
         run()
     except SystemExit as leaving:
@@ -125,6 +128,13 @@ def main() -> None:
         report_end("error", error)
         hide_boot_from_excepthook()
         raise
+
+
+def worker_of_fork_server() -> "list[Any]":
+    """Becomes the fork server, and comes back in each of its workers, with what it has to import by."""
+    at_start = frozenset(sys.modules)
+    changes = {name: changing(*change) for name, change in AFTER_IMPORT.items()}
+    return [own("warm").serve(replace_path0, changes, at_start)]
 
 
 def run_script() -> None:
@@ -238,18 +248,25 @@ class AfterImport:
 
         spec = PathFinder.find_spec(name, path)
         if spec is not None and spec.loader is not None:
-            change_after(spec.loader, *AFTER_IMPORT[name])
+            change_after(spec.loader, changing(*AFTER_IMPORT[name]))
         return spec
 
 
-def change_after(loader: "Loader", file: str, function: str) -> None:
+def change_after(loader: "Loader", change: "Callable[[ModuleType], None]") -> None:
     load = loader.exec_module
 
     def exec_module(module: "ModuleType") -> None:
         load(module)
-        getattr(own(file), function)(module)
+        change(module)
 
     loader.exec_module = exec_module  # type: ignore[method-assign]
+
+
+def changing(file: str, function: str) -> "Callable[[ModuleType], None]":
+    def change(module: "ModuleType") -> None:
+        getattr(own(file), function)(module)
+
+    return change
 
 
 def own(name: str) -> "ModuleType":

@@ -12,7 +12,9 @@ from . import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    Starter = Callable[["Command", int, int], int]
 
 # The descriptor on which a worker tells more than its output does; the environment names it, so it may move one day.
 CONTROL_FD = 3
@@ -21,8 +23,29 @@ _LONGEST_RECORD = 1 << 16
 MARKER = "TFLAUNCH_PROCESS"
 
 
+class Command:
+    """What is to become a process.
+
+    Attributes:
+        env: its whole environment.
+        cores: those it may run on; none for all of the agent's.
+    """
+
+    def __init__(self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str], cores: Sequence[int]) -> None:
+        self.argv = argv
+        self.cwd = cwd
+        self.env = env
+        self.cores = cores
+
+    def adding(self, variables: Mapping[str, str]) -> Command:
+        """The same with these variables too."""
+        return Command(self.argv, self.cwd, {**self.env, **variables}, self.cores)
+
+
 class Process:
     """A worker's main process and its two pipes: output, and the control descriptor's lines.
+
+    ``start`` makes the process, given the command and the pipes' other ends, and returns its id; OSError when it cannot.
 
     Attributes:
         ended: how the main process ended, once it has been reaped: wait status, peak resident KiB, and when.
@@ -30,9 +53,7 @@ class Process:
         kill_at: when the stop ladder reaches SIGKILL (monotonic), while one is under way.
     """
 
-    def __init__(
-        self, number: int, argv: Sequence[str], cwd: str | None, env: Mapping[str, str], cores: Sequence[int]
-    ) -> None:
+    def __init__(self, number: int, command: Command, start: Starter) -> None:
         self.number = number
         self.marker = f"{os.getpid()}.{number}.{time.time_ns()}"
         self.ended: tuple[int, int, float] | None = None
@@ -48,18 +69,16 @@ class Process:
         # As /proc/PID/fd shows it: how a stray that dropped session and environment is still known.
         self.pipe = f"pipe:[{os.fstat(output).st_ino}]"
         self._lines = b""
-        environment = {**os.environ, **env, MARKER: self.marker, "TFLAUNCH_CONTROL_FD": str(CONTROL_FD)}
-        parent = os.getpid()
-        # Until it has become the worker, the child answers SIGTERM as the agent does, through the agent's own wakeup pipe.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        ours = {MARKER: self.marker, "TFLAUNCH_CONTROL_FD": str(CONTROL_FD)}
         try:
-            self.pid = os.fork()
-            if self.pid == 0:
-                _become(argv, cwd, environment, cores, (output_end, control_end), parent)
+            self.pid = start(command.adding(ours), output_end, control_end)
+        except OSError:
+            for descriptor in self.open:
+                os.close(descriptor)
+            raise
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        os.close(output_end)
-        os.close(control_end)
+            os.close(output_end)
+            os.close(control_end)
         for descriptor in self.open:
             os.set_blocking(descriptor, False)
 
@@ -129,35 +148,62 @@ class Process:
             self.signals.append(signum.name)
 
 
-def _become(
-    argv: Sequence[str],
-    cwd: str | None,
-    environment: Mapping[str, str],
-    cores: Sequence[int],
-    ends: tuple[int, int],
-    parent: int,
-) -> None:
-    """In the child: turn into the worker. Never returns; says why on the control descriptor when it cannot."""
+def never_lived() -> dict[str, object]:
+    """The obituary of a worker that was told to stop before it was started."""
+    end = {"status": None, "signal": int(signal.SIGTERM), "core": False, "oom": False}
+    return {**end, "sent": [signal.SIGTERM.name], "peak": 0, "time": time.time()}
+
+
+def start(command: Command, output_end: int, control_end: int) -> int:
+    """Start a worker from its program file; returns its process id."""
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return execute(command, (null, output_end, output_end, control_end))
+    finally:
+        os.close(null)
+
+
+def execute(command: Command, descriptors: tuple[int, int, int, int]) -> int:
+    """Run a command in a session of its own, which dies with this process. Returns its process id.
+
+    Args:
+        descriptors: what it gets as 0, 1, 2 and CONTROL_FD; on the last it is told when it cannot be run.
+    """
+    parent = os.getpid()
+    # Until it has become the worker, the child answers SIGTERM as the agent does, through the agent's own wakeup pipe.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(command, descriptors, parent)
+        return pid
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _become(command: Command, descriptors: tuple[int, int, int, int], parent: int) -> None:
+    """In the child: turn into the command. Never returns; says why on the control descriptor when it cannot."""
     step = "start a session"
+    control = descriptors[-1]
     try:
         os.setsid()
         kernel.die_with_parent(signal.SIGKILL, parent)
-        _wire_up(*ends)
+        _wire_up(descriptors)
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
         # All others are the agent's, and the kernel refuses to exec with more than the limit that is set next (6.18).
-        ends = (ends[0], CONTROL_FD)
+        control = CONTROL_FD
         os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
         kernel.restore_descriptors()
-        if cwd is not None:
-            step = f"change to {cwd}"
-            os.chdir(cwd)
-        if cores and hasattr(os, "sched_setaffinity"):
-            step = f"use cores {list(cores)}"
-            os.sched_setaffinity(0, cores)
-        step = f"run {argv[0]}"
-        os.execvpe(argv[0], list(argv), environment)
+        if command.cwd is not None:
+            step = f"change to {command.cwd}"
+            os.chdir(command.cwd)
+        if command.cores and hasattr(os, "sched_setaffinity"):
+            step = f"use cores {list(command.cores)}"
+            os.sched_setaffinity(0, command.cores)
+        step = f"run {command.argv[0]}"
+        os.execvpe(command.argv[0], list(command.argv), command.env)
     except OSError as error:
         record = {
             "kind": "not-started",
@@ -166,16 +212,14 @@ def _become(
             "errno": error.errno,
             "time": time.time(),
         }
-        os.write(ends[1], json.dumps(record).encode() + b"\n")
+        os.write(control, json.dumps(record).encode() + b"\n")
     finally:
         os._exit(127)
 
 
-def _wire_up(output_end: int, control_end: int) -> None:
+def _wire_up(descriptors: tuple[int, int, int, int]) -> None:
     # Out of the way first: the descriptors may have any numbers, the ones they are about to take included.
-    output_end, control_end = _above(output_end), _above(control_end)
-    null = _above(os.open(os.devnull, os.O_RDONLY))
-    for source, target in ((null, 0), (output_end, 1), (output_end, 2), (control_end, CONTROL_FD)):
+    for target, source in enumerate([_above(descriptor) for descriptor in descriptors]):
         os.dup2(source, target)
 
 

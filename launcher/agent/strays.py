@@ -36,10 +36,10 @@ def _children_by_parent(pid: int) -> set[int]:
     return found
 
 
-def end_strays(processes: Sequence[Process]) -> None:
-    """SIGKILL the adopted descendants of workers whose main process is gone; leave those of live workers alone."""
+def end_strays(processes: Sequence[Process], spared: set[int]) -> None:
+    """SIGKILL the adopted descendants of workers whose main process is gone; leave live workers', and ``spared``, alone."""
     live = {process.pid for process in processes if process.ended is None}
-    adopted = children() - live
+    adopted = children() - live - spared
     if not adopted:
         return
     gone = [process for process in processes if process.ended is not None]

@@ -25,6 +25,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-e", "--env", multiple=True, metavar="K=V|K", help="Set a variable, or forward it by its name."),
     click.option("--ports", metavar="LOW-HIGH", help="Lease ports from this range. Default: any that are free."),
     click.option("--partition/--no-partition", default=None, help="Share out the cores, or leave them alone."),
+    click.option("--warm/--cold", default=None, help="Import TensorFlow once a host and fork the workers, or not."),
     click.option("--gpus-per-task", type=int, metavar="N", help="GPUs for each task. Default: an even share."),
     click.option("--private/--no-private", default=None, help="A network of its own, which nobody else can reach."),
     click.option("--output", metavar="all|chief|failed|none", help="Whose lines to show. Default: all."),

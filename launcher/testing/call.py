@@ -11,7 +11,8 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher.testing.pickling import name_of, pickled
+from launcher.errors import RequestError
+from launcher.testing.pickling import name_of, pickled, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 
 
 class Work(NamedTuple):
-    """A function with its arguments, pickled; or the command line of a script."""
+    """A function with its arguments, pickled; or the command line of a script.
+
+    Attributes:
+        source: the Python file that defines it; empty when there is none.
+    """
 
     name: str
     function: bytes | None = None
     script: tuple[str, ...] = ()
+    source: str = ""
 
     @classmethod
     def of(cls, function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> Work:
@@ -32,7 +38,19 @@ class Work(NamedTuple):
         Raises:
             RequestError: something in it cannot be pickled.
         """
-        return cls(re.sub(r"\W+", "", name_of(function), flags=re.ASCII) or "run", pickled(function, args, kwargs))
+        name = re.sub(r"\W+", "", name_of(function), flags=re.ASCII) or "run"
+        return cls(name, pickled(function, args, kwargs), source=source_of(function))
+
+    @classmethod
+    def of_script(cls, path: Path, args: Sequence[str]) -> Work:
+        """A script's command line.
+
+        Raises:
+            RequestError: there is no such script.
+        """
+        if not path.exists():
+            raise RequestError(f"no such script: {path}")
+        return cls(path.stem, script=(str(path), *map(str, args)), source=str(path))
 
 
 class Answer(NamedTuple):

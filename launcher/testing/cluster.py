@@ -121,9 +121,7 @@ class Cluster:
     @plainly
     def start_script(self, path: str | Path, args: Sequence[str] = ()) -> UnderWay:
         """Run a script in every task, and go on as soon as all tasks are there."""
-        if not Path(path).exists():
-            raise RequestError(f"no such script: {path}")
-        return self._start(Work(Path(path).stem, script=(str(path), *map(str, args))))
+        return self._start(Work.of_script(Path(path), args))
 
     # What goes wrong in the next run
 
@@ -203,7 +201,8 @@ class Cluster:
         call = Call(run_dir.path / "call")
         faults, self._faults = self._faults, Faults()
         call.send(work, faults.by_task(self.labels))
-        config = replace(self._config, command=Function(str(call.payload)), name=work.name, cwd=str(Path.cwd()))
+        function = Function(str(call.payload), work.source)
+        config = replace(self._config, command=function, name=work.name, cwd=str(Path.cwd()))
         run = UnderWay(config, run_dir, call, self.labels, faults)
         self._runs.append(run)
         run.begin(self._crews)

@@ -23,6 +23,11 @@ def name_of(function: Callable[..., object]) -> str:
     return str(getattr(_inner(function), "__name__", type(function).__name__))
 
 
+def source_of(function: Callable[..., object]) -> str:
+    """The Python file that defines it; empty when there is none."""
+    return getattr(_module_of(function), "__file__", None) or ""
+
+
 def pickled(function: Callable[..., object], args: Sequence[object], kwargs: Mapping[str, object]) -> bytes:
     """A call, to be loaded by pickle.
 
@@ -30,7 +35,7 @@ def pickled(function: Callable[..., object], args: Sequence[object], kwargs: Map
         RequestError: something in it cannot be pickled; the message names it.
         UnavailableError: cloudpickle is not installed.
     """
-    with _by_value(sys.modules.get(getattr(_inner(function), "__module__", None) or "")):
+    with _by_value(_module_of(function)):
         try:
             return _dumps((function, args, kwargs))
         except Exception as error:  # noqa: BLE001 - TypeError, PicklingError, RecursionError, whatever a __reduce__ raises
@@ -106,6 +111,10 @@ def _used(
         yield from {**used.globals, **used.nonlocals}.items()
     yield from ((f"argument {number}", value) for number, value in enumerate(args, 1))
     yield from kwargs.items()
+
+
+def _module_of(function: Callable[..., object]) -> ModuleType | None:
+    return sys.modules.get(getattr(_inner(function), "__module__", None) or "")
 
 
 def _inner(function: Any) -> Any:  # noqa: ANN401 - any callable

@@ -54,6 +54,7 @@ def _values(
     ports: str | None = None,
     private: bool = False,
     partition: bool = True,
+    warm: bool | None = None,
 ) -> dict[str, object]:
     """The settings under the keys of cluster.json.
 
@@ -70,7 +71,7 @@ def _values(
         "env": dict(env or {}),
         "private": private,
         "partition": partition,
-        **({} if ports is None else {"ports": ports}),
+        **{name: value for name, value in (("ports", ports), ("warm", warm)) if value is not None},
     }
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from launcher.agent.process import CONTROL_FD, MARKER, Process
+from launcher.agent.process import CONTROL_FD, MARKER, Command, Process
+from launcher.agent.process import start as start_cold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -72,7 +73,7 @@ def start() -> Iterator[Callable[..., Ward]]:
     wards: list[Ward] = []
 
     def begin(*argv: str, cwd: str | None = None, cores: Sequence[int] = (), **env: str) -> Ward:
-        wards.append(Ward(Process(len(wards), argv, cwd, env, cores)))
+        wards.append(Ward(Process(len(wards), Command(argv, cwd, {**os.environ, **env}, cores), start_cold)))
         return wards[-1]
 
     yield begin

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from launcher.agent import strays
-from launcher.agent.process import Process
+from launcher.agent.process import Command, Process, start
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ class Family:
 
     def __init__(self, script: str, *, alive: bool = False) -> None:
         argv = ["sh", "-c", f"{script} wait" if alive else script]
-        self.process = Process(0, argv, None, {}, ())
+        self.process = Process(0, Command(argv, None, dict(os.environ), ()), start)
         self.stray = int(self._first_line())
         if not alive:
             self.bury()
@@ -120,7 +120,7 @@ class TestEndStrays:
             adopted = {one.stray for one in families} | {one.process.pid for one in families}
             monkeypatch.setattr(strays, "children", lambda: adopted)
             monkeypatch.setattr(strays, "end", found.add)
-            strays.end_strays([one.process for one in families])
+            strays.end_strays([one.process for one in families], set())
             return found & {one.stray for one in families}
 
         return ended
@@ -155,5 +155,5 @@ class TestEndStrays:
         found: set[int] = set()
         monkeypatch.setattr(strays, "children", lambda: {alive.process.pid, gone.stray})
         monkeypatch.setattr(strays, "end", found.add)
-        strays.end_strays([alive.process, gone.process])
+        strays.end_strays([alive.process, gone.process], set())
         assert found == {gone.stray}

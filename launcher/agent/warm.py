@@ -1,0 +1,175 @@
+"""Fork servers as their agent sees them: each has imported TensorFlow, and forks workers that become the agent's children.
+
+What runs in them is worker/warm.py. Sources: unix(7) for descriptors over a socket, prctl(2) for the adoption of orphans.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+from contextlib import suppress
+
+from . import kernel, strays
+from .process import Command, execute
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# Differs from task to task, and is read only after the import: not part of what a fork server is started with.
+_LATE = frozenset(
+    {
+        *("TF_CONFIG", "CUDA_VISIBLE_DEVICES", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
+        # The worker does for these what would have been done at the start or the import (worker/warm.py).
+        *("OMP_NUM_THREADS", "GOTO_NUM_THREADS", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),
+        # Differs from test to test.
+        "PYTEST_CURRENT_TEST",
+    }
+)
+_OURS = "TFLAUNCH_"
+_REPLY = 8
+# A fork takes some 10 ms; a server that needs this long is suspended, or the machine is out of memory.
+_PATIENCE = 5.0
+
+
+class ForkServer:
+    """One fork server, for one interpreter, directory and environment at import.
+
+    Attributes:
+        descriptor: readable when there is news.
+        ready: it has imported TensorFlow.
+        reaped: its process id is not its own any more.
+        why: in words, why it cannot be used (any more); empty while it may be.
+        waiting: orders that came before it was ready.
+    """
+
+    def __init__(self, command: Command) -> None:
+        self._socket, theirs = socket.socketpair()
+        null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # What it says is for the agent's log.
+            self.pid = execute(command, (null, 2, 2, theirs.fileno()))
+        finally:
+            os.close(null)
+            theirs.close()
+        self.descriptor = self._socket.fileno()
+        self.ready = False
+        self.reaped = False
+        self.why = ""
+        self.waiting: list[dict[str, Any]] = []
+        self._words = b""
+
+    def hear(self) -> None:
+        """Take in what it says; its end of the socket is closed by its death alone."""
+        data = b""
+        with suppress(ConnectionError):
+            data = self._socket.recv(4096)
+        if not data:
+            self.give_up("the fork server ended")
+        elif not self.why:
+            self._words += data
+            self._understand()
+
+    def fork(self, command: Command, output_end: int, control_end: int) -> int:
+        """Have it fork a worker, which becomes a child of this process. Returns the worker's process id.
+
+        Raises:
+            OSError: it did not; ``why`` is set if nothing else is to be expected of it.
+        """
+        go, go_end = os.pipe()
+        try:
+            pid = self._ask(command, (output_end, control_end, go))
+            os.write(go_end, b"!")
+        except (TimeoutError, ConnectionError, EOFError):
+            # A worker that has been forked all the same ends by itself: it was never told to go.
+            self.give_up("the fork server did not answer")
+            raise OSError(errno.EPIPE, self.why) from None
+        else:
+            return pid
+        finally:
+            os.close(go)
+            os.close(go_end)
+
+    def give_up(self, why: str) -> None:
+        """End it; what waits for it has to be started another way. Its descriptor then tells of its end."""
+        self.why = self.why or why
+        self.ready = False
+        if not self.reaped:
+            strays.end(self.pid)
+
+    def close(self) -> None:
+        """Forget its descriptor."""
+        self._socket.close()
+
+    def _understand(self) -> None:
+        line, newline, _ = self._words.partition(b"\n")
+        if newline:
+            match json.loads(line):
+                case {"ready": True}:
+                    self.ready = True
+                case {"unfit": str(why)}:
+                    self.give_up(why)
+                case {"error": str(error)}:
+                    self.give_up(f"no fork server: {error}")
+
+    def _ask(self, command: Command, descriptors: tuple[int, int, int]) -> int:
+        request = {"argv": command.argv, "cwd": command.cwd, "env": command.env, "cores": command.cores}
+        payload = json.dumps({**request, "agent": os.getpid()}).encode()
+        self._socket.settimeout(_PATIENCE)
+        socket.send_fds(self._socket, [len(payload).to_bytes(4, "big")], descriptors)
+        self._socket.sendall(payload)
+        reply = self._socket.recv(_REPLY)
+        if len(reply) < _REPLY:
+            raise EOFError
+        pid = int.from_bytes(reply, "big", signed=True)
+        if pid < 0:
+            raise OSError(-pid, os.strerror(-pid))
+        return pid
+
+
+class ForkServers:
+    """The fork servers of an agent, by what they were started with."""
+
+    def __init__(self) -> None:
+        self._servers: dict[tuple[object, ...], ForkServer] = {}
+
+    @property
+    def pids(self) -> set[int]:
+        """The process ids of those that are not reaped."""
+        return {server.pid for server in self._servers.values() if not server.reaped}
+
+    def reaped(self, pid: int) -> None:
+        """Learn that a child of this process has been reaped."""
+        for server in self._servers.values():
+            server.reaped = server.reaped or server.pid == pid
+
+    def withdraw(self, task: int) -> bool:
+        """Take back what waits to be spawned as this task; False where nothing does."""
+        for server in self._servers.values():
+            for order in server.waiting:
+                if order["task"] == task:
+                    server.waiting.remove(order)
+                    return True
+        return False
+
+    def get(self, order: Mapping[str, Any]) -> tuple[ForkServer, bool]:
+        """The server for what is to be spawned, and whether it is a new one.
+
+        Raises:
+            OSError: it cannot be started.
+        """
+        env = {**os.environ, **order["env"], **order["warm"]}
+        early = {name: value for name, value in env.items() if not name.startswith(_OURS) and name not in _LATE}
+        # Its pool of threads would be lost in a fork; the worker sets it up as it would have been (worker/warm.py).
+        early["OPENBLAS_NUM_THREADS"] = "1"
+        argv = (*order["argv"][:2], "--fork-server")
+        key = (argv, order["cwd"], tuple(sorted(early.items())))
+        known = self._servers.get(key)
+        if known is None:
+            if not kernel.LINUX:
+                raise OSError(errno.ENOSYS, "warm start is for Linux")
+            self._servers[key] = ForkServer(Command(argv, order["cwd"], early, ()))
+        return self._servers[key], known is None

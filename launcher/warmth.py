@@ -1,0 +1,83 @@
+"""Which tasks are forked from a process that has imported TensorFlow already, and what has to be right for that."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from launcher import imports, preflight
+from launcher.agent import kernel
+from launcher.config import Function, Module, Program, Script
+from launcher.imports import Imports
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from launcher.config import ClusterConfig
+    from launcher.placement import Task
+
+# What our own trainer does before it imports TensorFlow (worker/__main__.py).
+_TRAINER = Imports(True, {"KERAS_BACKEND": "tensorflow"}, {"TF_CPP_MIN_LOG_LEVEL": "2"})
+
+
+class Warmth(NamedTuple):
+    """The decision.
+
+    Attributes:
+        tasks: numbers of the tasks that are started warm.
+        early: variables to import TensorFlow with, because the program sets them before it does.
+        notes: why not, where one would expect it.
+    """
+
+    tasks: frozenset[int] = frozenset()
+    early: Mapping[str, str] = {}
+    notes: tuple[str, ...] = ()
+
+
+def decide(config: ClusterConfig, tasks: Sequence[Task]) -> Warmth:
+    """Decide for the tasks of a run.
+
+    Unless it was asked for or forbidden: on hosts with several tasks, for programs that import TensorFlow or Keras anyway,
+    as far as their source and that of the modules beside them tells.
+    """
+    if config.warm is False or isinstance(config.command, Program):
+        return Warmth()
+    on_host = Counter(task.host for task in tasks)
+    chosen = frozenset(task.number for task in tasks if config.warm or on_host[task.host] > 1)
+    if not chosen or (config.engine == "local" and not kernel.LINUX):
+        return Warmth(notes=("warm start is for Linux: starting cold",) if config.warm else ())
+    program = _imports(config)
+    if config.warm is None and not program.tensorflow:
+        return Warmth()
+    if config.warm is None and program.elsewhere:
+        return Warmth(notes=(f"starting cold: importing TensorFlow depends on {program.elsewhere}",))
+    given = {*config.env, *config.forward, *os.environ}
+    defaults = {name: value for name, value in program.defaults.items() if name not in given}
+    return Warmth(chosen, {**defaults, **program.early})
+
+
+def _imports(config: ClusterConfig) -> Imports:
+    folder = Path(config.cwd or "").resolve()
+    match config.command:
+        case Script(path):
+            file = (folder / path).resolve()
+            if file.is_dir():
+                return imports.read(file / "__main__.py", file)
+            return imports.read(file, file.parent)
+        case Function(_, source):
+            return imports.read(Path(source), Path(source).parent) if source else Imports()
+        case Module(name) if not preflight.trains(config):
+            file, root = _module_file(name, folder)
+            return imports.read(file, root)
+    return _TRAINER
+
+
+def _module_file(name: str, folder: Path) -> tuple[Path, Path]:
+    """The file that ``python -m name`` runs, and the folder that its top-level package is in."""
+    from launcher import probe
+
+    origin = Path(probe.look([str(folder)], [name])["modules"][name]["origin"] or folder / name)
+    depth = name.count(".") + (origin.name == "__init__.py")
+    return origin.with_name("__main__.py") if origin.name == "__init__.py" else origin, origin.parents[depth]

@@ -1,0 +1,77 @@
+"""From the command until all workers have built the strategy, and the memory that they hold then."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.agent.ports import lease
+from tests.benchmarks.case import Case, Metric
+from tests.benchmarks.launchers import SHELL, TFLAUNCH
+from tests.benchmarks.trial import Failed
+
+if TYPE_CHECKING:
+    from tests.benchmarks.launchers import Job
+    from tests.benchmarks.trial import Run, Trial
+
+
+def _cold(job: Job) -> list[str]:
+    first, *rest = TFLAUNCH.arguments(job)
+    return [first, "--cold", *rest]
+
+
+COLD = replace(TFLAUNCH, name="tflaunch --cold", arguments=_cold)
+
+
+def cases(*, large: bool) -> list[Case]:
+    """2, 4 and 8 workers."""
+    del large
+    return [_case(count) for count in (2, 4, 8)]
+
+
+def _case(count: int) -> Case:
+    return Case(
+        name=f"warm-{count}",
+        title=f"{count} workers that import TensorFlow and build a MultiWorkerMirroredStrategy",
+        metrics=(Metric("until all have built it", "s"), Metric("memory of all, shared pages once (PSS)", "MB")),
+        rounds=3,
+        reference=SHELL,
+        launchers=(SHELL, TFLAUNCH, COLD),
+        measure=partial(_measure, count),
+    )
+
+
+def _measure(count: int, trial: Trial) -> tuple[float, float]:
+    if not find_spec("tensorflow"):
+        raise Failed("needs TensorFlow, which is not installed")
+    held = lease(count, None)
+    for one in held:
+        one.close()
+    fifo = trial.folder / "register"
+    os.mkfifo(fifo)
+    # For writing too: so the open does not wait for a writer, and reading never finds the end.
+    register = os.open(fifo, os.O_RDWR)
+    try:
+        with trial.start(count, "strategy.py", str(fifo), *(str(one.port) for one in held)) as run:
+            run.registered(register, count)
+            seconds = time.monotonic() - run.started
+            return seconds, memory(run) / 1e6
+    finally:
+        os.close(register)
+
+
+def memory(run: Run) -> int:
+    """Bytes that the launcher and everything below it hold, each shared page counted once."""
+    return sum(_pss(process.pid) for process in run.processes())
+
+
+def _pss(pid: int) -> int:
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) * 1024
+    return 0
