@@ -267,10 +267,10 @@ class TestFailures:
                 time.sleep(1000)
 
             def test(tf_cluster):
-                tf_cluster(2, timeout=0.5).run(hang)
+                tf_cluster(2, timeout=4).run(hang)
             """,
         )
-        assert errors(said)[0] == "launcher.testing.TaskFailed: the run's deadline of 0.5 s passed"
+        assert errors(said)[0] == "launcher.testing.TaskFailed: the run's deadline of 4 s passed"
         assert sum("line 4 in hang" in line for line in errors(said)) == 2
 
     def test_one_that_does_not_return_is_named(self, pytester: pytest.Pytester) -> None:
