@@ -223,6 +223,11 @@ def _clashes(settings: _Settings, broken: set[str]) -> Iterator[tuple[Layer, Fla
     given = {path[0]: each.layer for path, each in settings.given.items()}
     if {"args", "command"} <= given.keys():
         yield given["args"], Flaw(("args",), "cannot stand beside command", "append them to the command")
+    if settings.value("warm") and {"command", "warm"} <= given.keys():
+        yield (
+            given["warm"],
+            Flaw(("warm",), "is for Python scripts and modules: nothing can be imported for another program"),
+        )
     if "ports" in given and not broken & {"ports", "hosts", "workers", "jobs"}:
         yield from ((given["ports"], flaw) for flaw in _ports_suffice(settings))
     if "engine" in given and settings.value("engine") == "local" and not broken & {"engine", "hosts"}:

@@ -78,6 +78,10 @@ def _module_file(name: str, folder: Path) -> tuple[Path, Path]:
     """The file that ``python -m name`` runs, and the folder that its top-level package is in."""
     from launcher import probe
 
-    origin = Path(probe.look([str(folder)], [name])["modules"][name]["origin"] or folder / name)
-    depth = name.count(".") + (origin.name == "__init__.py")
-    return origin.with_name("__main__.py") if origin.name == "__init__.py" else origin, origin.parents[depth]
+    path = folder.joinpath(*name.split("."))
+    origin = probe.look([str(folder)], [name])["modules"][name]["origin"]
+    if origin is not None:
+        path = Path(origin)
+        path = path.parent if path.stem == "__init__" else path
+    depth = name.count(".")
+    return (path / "__main__.py" if path.is_dir() else path), path.parents[depth]

@@ -132,7 +132,12 @@ def test_the_worker_does_not_know_the_launcher() -> None:
 
 def loaded_by_boot() -> set[str]:
     """The modules that boot loads under private names, and all that they import of this package."""
-    found = {"worker.failure", "worker.call", *(f"worker.{file}" for file, _ in boot.AFTER_IMPORT.values())}
+    found = {
+        "worker.failure",
+        "worker.call",
+        "worker.warm",
+        *(f"worker.{file}" for file, _ in boot.AFTER_IMPORT.values()),
+    }
     while more := {one.module for one in at_run_time(by(*found)) if one.package == "worker"} - found:
         found |= more
     return found

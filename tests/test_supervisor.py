@@ -72,6 +72,11 @@ class TestStart:
     def test_it_is_not_finished(self) -> None:
         assert not Run().supervisor.finished
 
+    def test_why_it_is_cold_is_said_once(self) -> None:
+        run = Run(workers=3)
+        said = [run.report(task, kind="cold", why=why) for task, why in ((0, "a"), (1, "a"), (2, "b"))]
+        assert said == [[Say("starting cold: a")], [], [Say("starting cold: b")]]
+
 
 class TestSuccess:
     def test_when_all_workers_are_done(self) -> None:

@@ -31,6 +31,7 @@ _LATE = frozenset(
 )
 _OURS = "TFLAUNCH_"
 _REPLY = 8
+_GO = b"!"
 # A fork takes some 10 ms; a server that needs this long is suspended, or the machine is out of memory.
 _PATIENCE = 5.0
 
@@ -82,7 +83,7 @@ class ForkServer:
         go, go_end = os.pipe()
         try:
             pid = self._ask(command, (output_end, control_end, go))
-            os.write(go_end, b"!")
+            os.write(go_end, _GO)
         except (TimeoutError, ConnectionError, EOFError):
             # A worker that has been forked all the same ends by itself: it was never told to go.
             self.give_up("the fork server did not answer")

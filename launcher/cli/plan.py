@@ -60,7 +60,9 @@ def _print(whole: Plan) -> None:
 
 def _print_processes(console: Console, whole: Plan) -> None:
     first = whole.launches[0]
-    console.print("every task runs", style="bold")
+    warm = [launch.task.label for launch in whole.launches if launch.warm is not None]
+    how = f", forked from a process that has imported TensorFlow: {', '.join(warm)}" if warm else ""
+    console.print(f"every task runs{how}", style="bold")
     console.print(f"  {shlex.join(first.argv)}")
     console.print("with, on top of its host's environment", style="bold")
     console.print(_environment(whole))

@@ -138,10 +138,11 @@ time.sleep({0})
 """
 
 
+@pytest.mark.parametrize("start", ["--cold", "--warm"])
 @pytest.mark.parametrize("victim", ["launcher", "loop", "guard", "launcher and loop", "guard and loop", "a worker"])
-def test_nobody_survives_a_kill(tflaunch: Command, victim: str) -> None:
+def test_nobody_survives_a_kill(tflaunch: Command, victim: str, start: str) -> None:
     lifetime = str(100_000 + os.getpid())
-    started = tflaunch.start("run", "-n", "2", tflaunch.script(BREEDER.format(lifetime)))
+    started = tflaunch.start("run", "-n", "2", start, tflaunch.script(BREEDER.format(lifetime)))
     started.until(r"\| up", times=2)
     guard, loop = started.agent()
     victims = {

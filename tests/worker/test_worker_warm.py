@@ -7,6 +7,7 @@ import json
 import os
 import re
 import select
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ from launcher.agent.process import Command, Process, start
 from launcher.agent.warm import ForkServer
 from launcher.imports import FAMILY, READ_ONCE
 from launcher.plan import BOOT
-from worker import warm
+from worker import imported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -287,6 +288,24 @@ def test_unfit(orphans: None, tmp_path: Path, site: str, why: str) -> None:
         assert why in server.why
 
 
+def test_a_server_that_does_not_answer(orphans: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.agent.warm._PATIENCE", 0.2)
+    (tmp_path / "script.py").write_text("open('ran', 'w')")
+    with started(tmp_path) as server:
+        os.kill(server.pid, signal.SIGSTOP)
+        with pytest.raises(OSError, match="the fork server did not answer"):
+            run(["script.py"], server.fork, tmp_path, {})
+    assert server.why == "the fork server did not answer"
+
+
+def test_a_worker_that_nobody_tells_to_go(server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "script.py").write_text("open('ran', 'w')")
+    monkeypatch.setattr("launcher.agent.warm._GO", b"")
+    ran = run(["script.py"], server.fork, tmp_path, {})
+    assert (os.waitstatus_to_exitcode(ran.status), ran.output) == (1, "")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_an_interpreter_that_is_not_there(orphans: None, tmp_path: Path) -> None:
     server = ForkServer(Command(["nosuchpython"], str(tmp_path), os.environ, ()))
     while not server.why:
@@ -297,8 +316,8 @@ def test_an_interpreter_that_is_not_there(orphans: None, tmp_path: Path) -> None
 
 
 def test_what_both_sides_know_is_the_same() -> None:
-    assert set(warm.READ_ONCE) == READ_ONCE
-    assert set(warm.FAMILY) == FAMILY
+    assert set(imported.READ_ONCE) == READ_ONCE
+    assert set(imported.FAMILY) == FAMILY
 
 
 def test_the_boot_file_names_the_package_that_it_is_in() -> None:

@@ -12,4 +12,6 @@ if TYPE_CHECKING:
 
 def every(*, large: bool) -> list[Case]:
     """The cases, in the order of the report; ``large`` adds those, and those launchers, that take minutes."""
-    return [case for module in (noop, output, kill, idle, warm, checkpoint, training) for case in module.cases(large=large)]
+    return [
+        case for module in (noop, output, kill, idle, warm, checkpoint, training) for case in module.cases(large=large)
+    ]

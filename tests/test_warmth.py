@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
+from launcher.placement import Host, place
+from launcher.warmth import Warmth, decide
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("KERAS_BACKEND", "TF_CPP_MIN_LOG_LEVEL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def decided(command: Command, workers: int = 2, hosts: tuple[str, ...] = ("127.0.0.1",), **more: Any) -> Warmth:
+    specs = tuple(HostSpec(address) for address in hosts)
+    config = ClusterConfig(command=command, name="t", engine="local", hosts=specs, workers=workers, **more)
+    return decide(config, place(config, [Host(address) for address in hosts]))
+
+
+def script(folder: Path, text: str) -> Script:
+    (folder / "train.py").write_text(text)
+    return Script("train.py")
+
+
+def test_the_hosts_with_several_tasks(folder: Path) -> None:
+    command = script(folder, "import tensorflow")
+    assert decided(command, 3, ("a", "b")).tasks == {0, 1}
+    assert decided(command, 3, ("a", "b"), warm=True).tasks == {0, 1, 2}
+    assert decided(command, 3, ("a", "b"), warm=False) == decided(command, 2, ("a", "b")) == Warmth()
+
+
+@pytest.mark.parametrize("path", ["package", "package/__main__.py"])
+def test_a_folder_is_a_script_too(folder: Path, path: str) -> None:
+    (folder / "package").mkdir()
+    (folder / "package" / "__main__.py").write_text("import part")
+    (folder / "package" / "part.py").write_text("import keras")
+    assert decided(Script(path)).tasks == {0, 1}
+
+
+@pytest.mark.parametrize("name", ["package", "package.part", "package.__main__"])
+@pytest.mark.parametrize("regular", [True, False])
+def test_a_module(folder: Path, name: str, regular: bool) -> None:
+    (folder / "package").mkdir()
+    if regular:
+        (folder / "package" / "__init__.py").write_text("")
+    (folder / "package" / "__main__.py").write_text("from . import part")
+    (folder / "package" / "part.py").write_text("import keras")
+    assert decided(Module(name)).tasks == {0, 1}
+
+
+@pytest.mark.parametrize("command", [Trainer("digits"), Module("worker", ("digits",))])
+def test_our_trainer(command: Command) -> None:
+    early = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    assert decided(command) == Warmth(frozenset({0, 1}), early)
+    assert decided(command, env={"TF_CPP_MIN_LOG_LEVEL": "0"}).early == {"KERAS_BACKEND": "tensorflow"}
+
+
+def test_a_users_own_module_of_that_name(folder: Path) -> None:
+    (folder / "worker.py").write_text("import os")
+    assert decided(Module("worker")) == Warmth()
+
+
+def test_any_other_program() -> None:
+    assert decided(Program(("python", "train.py"))) == Warmth()
+
+
+def test_what_decides_about_the_import(folder: Path) -> None:
+    setting = "import os\n{}os.environ['KERAS_BACKEND'] = 'tensorflow'\nimport keras"
+    assert decided(script(folder, setting.format(""))).early == {"KERAS_BACKEND": "tensorflow"}
+    late = script(folder, setting.format("if True: "))
+    assert decided(late) == Warmth(
+        notes=("starting cold: importing TensorFlow depends on KERAS_BACKEND in train.py:2",)
+    )
+    assert decided(late, warm=True).tasks == {0, 1}

@@ -1,0 +1,167 @@
+"""TensorFlow and what it imports, imported before the program asks for it, and out of sight until then.
+
+The fork server (``warm.py``) imports; in its workers the program's own imports find it.
+"""
+# ruff: noqa: PTH113, PTH118, PTH208 - as in boot.py
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import sys
+import warnings
+from contextlib import suppress
+from importlib.machinery import ModuleSpec
+from itertools import takewhile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+    from types import ModuleType
+
+FAMILY = ("tensorflow", "keras", "tf_keras")
+# What TensorFlow 2.21 and Keras 3 read while they are imported; launcher/imports.py looks for them in the program.
+READ_ONCE = (
+    "KERAS_BACKEND",
+    "KERAS_HOME",
+    "TF_USE_LEGACY_KERAS",
+    "TF_CPP_MIN_LOG_LEVEL",
+    "TF_CPP_MAX_VLOG_LEVEL",
+    "TF_CPP_VMODULE",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF2_BEHAVIOR",
+)
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
+
+
+class Imported:
+    """What the import brought, put away; as a finder, what the worker's own imports get it from.
+
+    It is made in the fork server, and ``hide`` is called in the worker. Then importing one of the packages brings that one
+    back, and importing TensorFlow or Keras brings back all.
+    """
+
+    def __init__(self, after_import: Mapping[str, Callable[[Any], None]], at_start: frozenset[str]) -> None:
+        self._after_import = after_import
+        self._environment = {name: os.environ.get(name) for name in READ_ONCE}
+        self._filters, self._finders = list(warnings.filters), list(sys.meta_path)
+        before = _packages(sys.modules)
+        self._words = _import_quietly()
+        now = list(warnings.filters)
+        self._first_filters = list(takewhile(lambda one: one not in self._filters, now))
+        self._last_filters = [one for one in now[len(self._first_filters) :] if one not in self._filters]
+        self._new_finders = [one for one in sys.meta_path if one not in self._finders]
+        self._names = _packages(sys.modules) - at_start
+        packages = _packages(sys.modules) - before - sys.stdlib_module_names
+        self._modules = {name: one for name, one in sys.modules.items() if name.partition(".")[0] in packages}
+        # In the order of their import.
+        self._specs = {name: one.__spec__ for name, one in self._modules.items() if name in packages}
+
+    def hidden_by(self, folder: str | None) -> str | None:
+        """What lies in ``folder``, which comes first on the path, under the name of a module that was imported without it."""
+        if folder is None:
+            return None
+        with suppress(OSError):
+            for name in sorted(os.listdir(folder)):
+                if name.removesuffix(".py") in self._names:
+                    path = os.path.join(folder, name)
+                    if name.endswith(".py") or os.path.isfile(os.path.join(path, "__init__.py")):
+                        return path
+        return None
+
+    def hide(self) -> None:
+        """Have it look as if nothing had been imported."""
+        for name in self._modules:
+            del sys.modules[name]
+        sys.meta_path[:] = self._finders
+        self._set_filters(self._filters)
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        """Finds the packages themselves; their modules are in sys.modules by the time that they are looked for."""
+        return ModuleSpec(name, self) if name in self._specs else None  # type: ignore[arg-type] # a loader by its methods
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """The module that was imported before."""
+        if spec.name in FAMILY:
+            self._require_same_environment()
+        return self._modules[spec.name]
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the package back, and whatever else the import of it did."""
+        whole = module.__name__ in FAMILY
+        self._put_back(self._specs if whole else [module.__name__])
+        if whole:
+            self._finish_import()
+
+    def _put_back(self, packages: Iterable[str]) -> None:
+        for name, module in self._modules.items():
+            if name.partition(".")[0] in packages:
+                sys.modules.setdefault(name, module)
+        for name in packages:
+            self._modules[name].__spec__ = self._specs[name]
+        # With the first of them: that of six finds modules of its own.
+        sys.meta_path[:0] = [one for one in self._new_finders if one not in sys.meta_path]
+        if "numpy" in packages:
+            _set_blas_threads()
+
+    def _finish_import(self) -> None:
+        sys.meta_path.remove(self)
+        self._set_filters([*self._first_filters, *warnings.filters, *self._last_filters])
+        if self._words:
+            sys.stderr.flush()
+            os.write(2, self._words)
+        for name, change in self._after_import.items():
+            if name in self._modules:
+                change(self._modules[name])
+
+    def _require_same_environment(self) -> None:
+        for name, value in self._environment.items():
+            if os.environ.get(name) != value:
+                raise ImportError(f"{name} was set too late: this worker was started warm, run it with --cold")
+
+    @staticmethod
+    def _set_filters(filters: list[Any]) -> None:
+        warnings.filters[:] = filters  # type: ignore[index] # a list, though typeshed promises less
+        warnings._filters_mutated()  # type: ignore[attr-defined] # what warnings.filterwarnings calls
+
+
+def _packages(modules: Iterable[str]) -> set[str]:
+    return {name.partition(".")[0] for name in modules}
+
+
+def _import_quietly() -> bytes:
+    """Import TensorFlow and the Keras that it uses; returns what that printed."""
+    kept = os.dup(1), os.dup(2)
+    held = os.memfd_create("import")
+    for descriptor in (1, 2):
+        os.dup2(held, descriptor)
+    try:
+        importlib.import_module("tensorflow")
+        if os.environ.get("TF_USE_LEGACY_KERAS", "").lower() in {"1", "true"}:
+            importlib.import_module("tf_keras")
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        for descriptor, original in zip((1, 2), kept, strict=True):
+            os.dup2(original, descriptor)
+            os.close(original)
+        words = os.pread(held, os.fstat(held).st_size, 0)
+        os.close(held)
+    return words
+
+
+def _set_blas_threads() -> None:
+    """Give OpenBLAS the threads that it would have taken when it was loaded; the fork server allows it none but its own."""
+    wanted = next((os.environ[name] for name in BLAS_THREADS if os.environ.get(name, "").isdigit()), None)
+    number = int(wanted) if wanted else len(os.sched_getaffinity(0))
+    with suppress(OSError):
+        maps = Path("/proc/self/maps").read_text().splitlines()
+        files = {line.split(maxsplit=5)[5] for line in maps if "openblas" in line}
+        for library in map(ctypes.CDLL, sorted(files)):
+            for name in (
+                f"{prefix}openblas_set_num_threads{suffix}" for prefix in ("scipy_", "") for suffix in ("64_", "")
+            ):
+                if hasattr(library, name):
+                    getattr(library, name)(number)
