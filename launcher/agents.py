@@ -13,7 +13,6 @@ from launcher.link import Link
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from launcher.config import ClusterConfig
     from launcher.engines import Channel
     from launcher.loop import Loop
     from launcher.run_dir import RunDir
@@ -25,19 +24,23 @@ _FAREWELL = 10.0
 class Agents:
     """One started agent on each host. As a context manager it leaves none behind, however the run ends."""
 
-    def __init__(self, config: ClusterConfig, channels: Mapping[str, Channel], loop: Loop, run_dir: RunDir) -> None:
-        self._config = config
+    def __init__(self, links: Mapping[str, Link], loop: Loop, run_dir: RunDir) -> None:
+        self._links = links
         self._loop = loop
         self._run_dir = run_dir
-        self._links = {host: Link(host, channel) for host, channel in channels.items()}
+        for link in links.values():
+            loop.add(link)
+
+    @classmethod
+    def behind(cls, channels: Mapping[str, Channel], loop: Loop, run_dir: RunDir) -> Agents:
+        """Those that were just started."""
+        return cls({host: Link(host, channel) for host, channel in channels.items()}, loop, run_dir)
 
     def __enter__(self) -> Agents:
-        for link in self._links.values():
-            self._loop.add(link)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._dismiss()
+        self.dismiss()
 
     def meet(self) -> dict[str, Mapping[str, Any]]:
         """Wait until every agent has said hello. Returns host -> facts (``agent/facts.py``).
@@ -47,18 +50,17 @@ class Agents:
             Interrupted: a signal came first.
         """
         self._loop.set_timer("hello", _HELLO)
-        facts: dict[str, Mapping[str, Any]] = {}
-        for event in self._until(lambda: len(facts) == len(self._links)):
-            if isinstance(event, events.AgentReady):
-                facts[event.host] = event.facts
+        for _ in self._until(lambda: all(link.facts for link in self._links.values())):
+            pass
         self._loop.cancel_timer("hello")
-        return facts
+        return {host: link.facts for host, link in self._links.items()}
 
-    def lease(self, needs: Mapping[str, Sequence[int]]) -> dict[int, int]:
+    def lease(self, needs: Mapping[str, Sequence[int]], ports: tuple[int, int] | None) -> dict[int, int]:
         """Lease a port for each task, on the host that will use it.
 
         Args:
             needs: host -> numbers of its tasks that peers dial.
+            ports: first and last port to lease from; None lets the kernel pick.
 
         Returns:
             Task number -> port.
@@ -68,12 +70,23 @@ class Agents:
             Interrupted: a signal came first.
         """
         for host, numbers in needs.items():
-            self._links[host].order("lease", count=len(numbers), ports=self._config.ports)
+            self._links[host].order("lease", count=len(numbers), ports=ports)
         leased: dict[str, tuple[int, ...]] = {}
         for event in self._until(lambda: len(leased) == len(needs)):
             if isinstance(event, events.PortsLeased):
                 leased[event.host] = event.ports
-        return {number: port for host, ports in leased.items() for number, port in zip(needs[host], ports, strict=True)}
+        return {number: port for host, own in leased.items() for number, port in zip(needs[host], own, strict=True)}
+
+    def release(self) -> None:
+        """Give all ports back, for an agent that stays; returns when they are free."""
+        holding = {host for host, link in self._links.items() if not link.lost}
+        for host in holding:
+            self._links[host].order("release")
+        while holding:
+            for event in self._loop.wait():
+                match event:
+                    case events.PortsReleased(host) | events.AgentLost(host):
+                        holding.discard(host)
 
     def order(self, host: str, what: str, **fields: object) -> None:
         """Send an order to the agent of a host; to a lost one, nothing."""
@@ -107,7 +120,7 @@ class Agents:
                 hint = "this system does not let you make one: run without --private, or as root"
                 raise UnavailableError(f"{host}: no private network: {reason}", hint)
 
-    def _dismiss(self) -> None:
+    def dismiss(self) -> None:
         """Send the agents home and wait until they are gone, so that whatever they left is gone too."""
         for link in self._links.values():
             link.bye()

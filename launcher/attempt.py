@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.supervisor import Kill, Say, SetTimer, Spawn, Stop, Supervisor
+from launcher.supervisor import Kill, Say, SetTimer, Signal, Spawn, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from launcher.loop import Loop
     from launcher.plan import Plan
     from launcher.run_dir import RunDir
-    from launcher.supervisor import Command
+    from launcher.supervisor import Command, Supervisor
 
 
 class Attempt:
@@ -30,9 +30,8 @@ class Attempt:
         self._console = console
         self._slugs = [task.slug for task in plan.tasks]
 
-    def run(self) -> Supervisor:
+    def run(self, supervisor: Supervisor) -> None:
         """Start the workers and see them through to their end; the supervisor then knows the verdict."""
-        supervisor = Supervisor(self._plan)
         self._obey(supervisor.start())
         while not supervisor.finished:
             for event in self._loop.wait():
@@ -41,7 +40,6 @@ class Attempt:
                     self._console.output(event.task, event.data)
                 else:
                     self._take_in(event, supervisor)
-        return supervisor
 
     def _take_in(self, event: events.Event, supervisor: Supervisor) -> None:
         now = time.time()
@@ -62,6 +60,8 @@ class Attempt:
                     self._agents.order(self._host(number), "stop", task=number, grace=grace)
                 case Kill(number):
                     self._agents.order(self._host(number), "kill", task=number)
+                case Signal(number, name):
+                    self._agents.order(self._host(number), "signal", task=number, signal=name)
                 case SetTimer(name, seconds):
                     self._loop.set_timer(name, seconds)
                 case Say(text):

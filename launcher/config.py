@@ -38,7 +38,18 @@ class Trainer(NamedTuple):
     args: tuple[str, ...] = ()
 
 
-Command = Script | Module | Program | Trainer
+class Function(NamedTuple):
+    """A Python function, pickled into a file: how tests call one in every task (``launcher.testing``).
+
+    Attributes:
+        source: the Python file that defines it; empty when there is none.
+    """
+
+    payload: str
+    source: str = ""
+
+
+Command = Script | Module | Program | Trainer | Function
 
 
 class HostSpec(NamedTuple):

@@ -4,9 +4,10 @@
     ├── RequestError         2  caller    the request is wrong: usage, a range of ports that is taken, a place to write
     │   └── ConfigError      2  caller    a file or flags: all their faults at once, each at its JSON path or flag
     ├── UnavailableError    69  host      a host, an engine or a program that is needed is not to be had
-    └── Interrupted        130  caller    the user, or the system, asked the launcher to stop (128 + signal)
+    ├── Interrupted        130  caller    the user, or the system, asked the launcher to stop (128 + signal)
+    └── TaskFailed           1  worker    what a test ran in a cluster failed there (launcher/testing)
 
-A worker's own failure is no exception of ours: it is a Verdict, and its status is the run's.
+Elsewhere a worker's own failure is no exception of ours: it is a Verdict, and its status is the run's.
 """
 
 from __future__ import annotations

@@ -41,6 +41,12 @@ class PortsLeased(NamedTuple):
     ports: tuple[int, ...]
 
 
+class PortsReleased(NamedTuple):
+    """This host holds no ports any more."""
+
+    host: str
+
+
 class TaskStarted(NamedTuple):
     """The task's process exists."""
 
@@ -60,6 +66,14 @@ class TaskReport(NamedTuple):
 
     task: int
     record: Mapping[str, Any]
+
+
+class TaskSignalled(NamedTuple):
+    """A signal that was ordered for a task was sent; ``alive`` False: its process had ended before."""
+
+    task: int
+    signal: str
+    alive: bool
 
 
 class TaskExited(NamedTuple):
@@ -90,6 +104,14 @@ class Signalled(NamedTuple):
     number: int
 
 
+class FaultOrdered(NamedTuple):
+    """A test wants something to happen to a task (``launcher/testing/drill.py``)."""
+
+    task: int
+    fault: str
+    cpu: float = 1.0
+
+
 class DeadlinePassed(NamedTuple):
     """A timer that the supervisor had set ran out; ``name`` says which."""
 
@@ -101,10 +123,13 @@ Event = (
     | AgentLost
     | AgentFault
     | PortsLeased
+    | PortsReleased
     | TaskStarted
     | TaskOutput
     | TaskReport
+    | TaskSignalled
     | TaskExited
     | Signalled
+    | FaultOrdered
     | DeadlinePassed
 )

@@ -25,7 +25,7 @@ from launcher.schema import (
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-COMMANDS = ("script", "module", "command", "task")
+COMMANDS = ("script", "module", "command", "task", "function")
 """The keys that name what the workers run; one of them is needed."""
 
 MOST_TASKS = 65_535
@@ -220,9 +220,10 @@ KEYS = (
 )
 
 TASK = Key("task", _STRING, "Training of our own", excludes=COMMANDS[:3])
+FUNCTION = Key("function", _STRING, "File with a pickled function", excludes=COMMANDS[:4])
 
 FILE = Object(KEYS)
-FLAGS = Object((*KEYS, TASK))
+FLAGS = Object((*KEYS, TASK, FUNCTION))
 
 
 def check(values: Mapping[str, object], *, flags: bool) -> list[Flaw]:

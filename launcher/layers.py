@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import keys
-from launcher.config import ClusterConfig, HostSpec, Module, Program, Script, Trainer
+from launcher.config import ClusterConfig, Function, HostSpec, Module, Program, Script, Trainer
 from launcher.errors import ConfigError, Fault, RequestError
 from launcher.json_text import read_object
 from launcher.schema import Flaw, walk
@@ -188,6 +188,8 @@ class _Settings:
                 return Module(name, args)
             case {"task": str(task)}:
                 return Trainer(task, args)
+            case {"function": str(payload)}:
+                return Function(payload)
             case {"command": argv}:
                 return Program(tuple(argv))
         return None
@@ -283,6 +285,8 @@ def _name(command: Command) -> str:
             name = PurePath(argv[0]).name
         case Trainer(task):
             name = PurePath(task.partition(":")[0]).stem
+        case Function(payload, _):
+            name = PurePath(payload).stem
     return re.sub(r"[^A-Za-z0-9._-]+", "-", name)[:100] or "run"
 
 

@@ -11,7 +11,7 @@ from launcher import events
 from launcher.agent import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from launcher.engines import Channel
 
@@ -22,6 +22,7 @@ class Link:
     Attributes:
         heard: when the last bytes came (monotonic).
         lost: nothing more will come, and nothing can be sent.
+        facts: what the agent said of its host; empty until it has said hello.
     """
 
     def __init__(self, host: str, channel: Channel) -> None:
@@ -30,6 +31,7 @@ class Link:
         self.heard = time.monotonic()
         self.lost = False
         self.leaving = False
+        self.facts: Mapping[str, Any] = {}
         self._reader = wire.Reader()
         self._writer = wire.Writer(channel.stdin)
         # What to add to the host's clock to get ours; the first frame's travel time is the error, under a second.
@@ -96,6 +98,8 @@ class Link:
                 yield from self._welcome(message)
             case "leased":
                 yield events.PortsLeased(self.host, tuple(message["ports"]))
+            case "released":
+                yield events.PortsReleased(self.host)
             case "fault":
                 yield events.AgentFault(
                     self.host, message["order"], message["errno"], message["error"], message.get("task")
@@ -107,6 +111,8 @@ class Link:
                 if isinstance(record.get("time"), int | float):
                     record["time"] += self._offset
                 yield events.TaskReport(message["task"], record)
+            case "signalled":
+                yield events.TaskSignalled(message["task"], message["signal"], message["alive"])
             case "exited":
                 yield self._exit(message)
 
@@ -115,7 +121,8 @@ class Link:
             yield from self.give_up(f"speaks protocol {message['protocol']}, this launcher speaks {wire.PROTOCOL}")
             return
         self._offset = time.time() - message["facts"]["clock"]
-        yield events.AgentReady(self.host, message["facts"])
+        self.facts = message["facts"]
+        yield events.AgentReady(self.host, self.facts)
 
     def _exit(self, message: dict[str, Any]) -> events.TaskExited:
         return events.TaskExited(

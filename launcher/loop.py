@@ -6,6 +6,7 @@ import os
 import selectors
 import signal
 import time
+from collections import deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from launcher.link import Link
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What wakes the loop without being the number of a signal.
+_NEWS = b"\0"
 _HEARTBEAT = 2.0
 _LONGEST_WAIT = 86_400.0
 
@@ -32,6 +35,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._links: list[Link] = []
         self._timers: dict[str, float] = {}
+        self._posted: deque[events.Event] = deque()
         self._beat = time.monotonic()
         self._previous: dict[int, object] = {}
         self._previous_waker: int | None = None
@@ -73,6 +77,12 @@ class Loop:
         """Forget a timer."""
         self._timers.pop(name, None)
 
+    def post(self, event: events.Event) -> None:
+        """From any thread: have ``wait`` yield this event, and wake it where it waits."""
+        self._posted.append(event)
+        with suppress(BlockingIOError):  # so many are waiting that it will wake anyway
+            os.write(self._waker, _NEWS)
+
     def wait(self) -> Iterator[events.Event]:
         """Wait until something happens, and yield it all."""
         self._arrange_writes()
@@ -96,6 +106,8 @@ class Loop:
             for number in os.read(self._wakeup, 4096):
                 if number in _STOPS:
                     yield events.Signalled(number)
+        while self._posted:
+            yield self._posted.popleft()
 
     def _arrange_writes(self) -> None:
         """Ask to be woken for exactly those descriptors for which something waits to be written."""

@@ -97,18 +97,18 @@ def place(config: ClusterConfig, hosts: Sequence[Host]) -> tuple[Task, ...]:
     Raises:
         RequestError: more GPUs were asked for than a host has.
     """
-    seats = _seats(config, [host.address for host in hosts])
+    taken = seats(config, [host.address for host in hosts])
     shares = {
-        host.address: _shares(config, host, [job for job, _, at in seats if at == host.address]) for host in hosts
+        host.address: _shares(config, host, [job for job, _, at in taken if at == host.address]) for host in hosts
     }
     tasks = []
-    for number, (job, index, address) in enumerate(seats):
+    for number, (job, index, address) in enumerate(taken):
         cores, gpus = shares[address].pop(0)
         tasks.append(Task(number, job, index, address, cores, gpus))
     return tuple(tasks)
 
 
-def _seats(config: ClusterConfig, addresses: Sequence[str]) -> list[tuple[str, int, str]]:
+def seats(config: ClusterConfig, addresses: Sequence[str]) -> list[tuple[str, int, str]]:
     workers = [address for address, count in zip(addresses, spread(config), strict=True) for _ in range(count)]
     at = {
         "chief": list(addresses[:1]) * config.chief,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from launcher import tf_config
-from launcher.config import Module, Program, Script, Trainer
+from launcher.config import Function, Module, Program, Script, Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -165,6 +165,8 @@ def command_line(command: Command, interpreter: str) -> tuple[str, ...]:
             return (interpreter, str(BOOT), "-m", name, *args)
         case Trainer(task, args):
             return (interpreter, str(BOOT), "--trainer", task, *args)
+        case Function(payload, _):
+            return (interpreter, str(BOOT), "--call", payload)
         case Program(argv):
             return argv
 

@@ -14,6 +14,7 @@ from launcher.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from launcher.agents import Agents
     from launcher.config import ClusterConfig
     from launcher.console import Console
     from launcher.outcome import Outcome
@@ -52,23 +53,36 @@ def _run_in(
     channels = engines.open_all(engine, config, run_dir)
     kernel.allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
-    from launcher import outcome, placement, plan, warmth
+    from launcher import outcome
     from launcher.agents import Agents
     from launcher.attempt import Attempt
     from launcher.loop import Loop
+    from launcher.supervisor import Supervisor
 
-    with Loop(console, engine.silence) as loop, Agents(config, channels, loop, run_dir) as agents:
-        facts = agents.meet()
-        hosts = [placement.found(spec, facts[spec.address]) for spec in config.hosts]
-        tasks = placement.place(config, hosts)
-        ports = agents.lease(placement.dialled(tasks))
-        python = preflight.interpreter(config)
-        warm = warmth.decide(config, tasks)
-        whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports, warmth=warm)
-        run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
+    with Loop(console, engine.silence) as loop, Agents.behind(channels, loop, run_dir) as agents:
+        whole = settle(config, agents, run_dir, forwarded)
         console.introduce(whole, run_dir.path)
-        supervisor = Attempt(whole, agents, loop, run_dir, console).run()
+        supervisor = Supervisor(whole)
+        Attempt(whole, agents, loop, run_dir, console).run(supervisor)
     return outcome.conclude(whole, supervisor, run_dir)
+
+
+def settle(config: ClusterConfig, agents: Agents, run_dir: RunDir, forwarded: Mapping[str, str]) -> Plan:
+    """Meet the agents, give every task its place and its port, and keep the plan that comes of it.
+
+    Raises:
+        TflaunchError: what was asked for is not there.
+    """
+    from launcher import placement, plan, warmth
+
+    facts = agents.meet()
+    hosts = [placement.found(spec, facts[spec.address]) for spec in config.hosts]
+    tasks = placement.place(config, hosts)
+    ports = agents.lease(placement.dialled(tasks), config.ports)
+    python, warm = preflight.interpreter(config), warmth.decide(config, tasks)
+    whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports, warmth=warm)
+    run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
+    return whole
 
 
 def _versions(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

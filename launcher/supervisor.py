@@ -38,6 +38,13 @@ class Kill(NamedTuple):
     task: int
 
 
+class Signal(NamedTuple):
+    """Send this signal to the task's main process, as anybody from outside might."""
+
+    task: int
+    name: str
+
+
 class SetTimer(NamedTuple):
     """Post DeadlinePassed(name) after this many seconds."""
 
@@ -51,7 +58,7 @@ class Say(NamedTuple):
     text: str
 
 
-Command = Spawn | Stop | Kill | SetTimer | Say
+Command = Spawn | Stop | Kill | Signal | SetTimer | Say
 
 
 @dataclass

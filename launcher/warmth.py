@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from launcher import imports, preflight
 from launcher.agent import kernel
-from launcher.config import Module, Program, Script
+from launcher.config import Function, Module, Program, Script
 from launcher.imports import Imports
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ def _imports(config: ClusterConfig) -> Imports:
             if file.is_dir():
                 return imports.read(file / "__main__.py", file)
             return imports.read(file, file.parent)
+        case Function(_, source):
+            return imports.read(Path(source), Path(source).parent) if source else Imports()
         case Module(name) if not preflight.trains(config):
             file, root = _module_file(name, folder)
             return imports.read(file, root)

@@ -23,7 +23,17 @@ TOP_LEVEL = {
     *("cluster.example.json", "pyproject.toml", "README.md", "LICENSE"),
 }
 TENSORFLOW = {"tensorflow", "keras", "tf_keras", "numpy"}
-PURE = ("config", "placement", "plan", "tf_config", "verdict", "supervisor", "tracebacks")
+PURE = (
+    "config",
+    "placement",
+    "plan",
+    "tf_config",
+    "verdict",
+    "supervisor",
+    "testing.drill",
+    "testing.faults",
+    "tracebacks",
+)
 # Each takes longer to import than the agent takes to say hello: inside the function that needs it, or not at all.
 HEAVY = {"rich", "difflib", "tempfile", "subprocess", "urllib", "jsonschema", "asyncio", "multiprocessing"}
 
@@ -122,7 +132,12 @@ def test_the_worker_does_not_know_the_launcher() -> None:
 
 def loaded_by_boot() -> set[str]:
     """The modules that boot loads under private names, and all that they import of this package."""
-    found = {"worker.failure", "worker.warm", *(f"worker.{file}" for file, _ in boot.AFTER_IMPORT.values())}
+    found = {
+        "worker.failure",
+        "worker.call",
+        "worker.warm",
+        *(f"worker.{file}" for file, _ in boot.AFTER_IMPORT.values()),
+    }
     while more := {one.module for one in at_run_time(by(*found)) if one.package == "worker"} - found:
         found |= more
     return found
@@ -175,6 +190,17 @@ def test_only_the_command_line_knows_the_command_line() -> None:
     known = [one for one in imports() if f"{one.module}.".startswith("launcher.cli.")]
     assert known
     assert {one.importer for one in known if not f"{one.importer}.".startswith("launcher.cli.")} == set()
+
+
+def test_only_tests_know_what_is_for_tests() -> None:
+    assert {one.importer for one in imports() if one.package in {"pytest", "_pytest"}} == {"launcher.pytest_plugin"}
+    known = {one.importer for one in imports() if f"{one.module}.".startswith("launcher.testing.")}
+    assert {name for name in known if not name.startswith("launcher.testing")} == {"launcher.pytest_plugin"}
+
+
+def test_everybodys_pytest_loads_the_plugin_and_next_to_nothing() -> None:
+    found = at_run_time(by("launcher.pytest_plugin"))
+    assert {one.module for one in found if not one.function} == {"__future__", "pytest"}
 
 
 def test_nothing_goes_round() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from importlib.util import find_spec
 from inspect import signature
 from pathlib import Path
 
@@ -12,10 +13,14 @@ import click
 import pytest
 
 import launcher
+from launcher import testing
 from launcher.cli.commands import tflaunch
 from launcher.errors import TflaunchError
 from launcher.keys import FILE
 from launcher.schema import Key, flaws, walk
+from launcher.testing.settings import KNOWN
+
+pytest_plugins = ["pytester"]
 
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -138,6 +143,34 @@ def test_no_key_is_documented_that_is_not_there() -> None:
 @pytest.mark.parametrize("status", sorted({kind.exit_status for kind in TflaunchError.__subclasses__()} - {1}))
 def test_the_readme_tells_every_status_of_ours(status: int) -> None:
     assert f"\n| {status} |" in README
+
+
+def examples() -> list[str]:
+    """The test files that testing.md shows."""
+    return [
+        block for language, block in FENCE.findall((ROOT / "docs" / "testing.md").read_text()) if language == "python"
+    ]
+
+
+@pytest.mark.parametrize("text", examples(), ids=lambda text: re.findall(r"def (test_\w+)", text)[0])
+def test_an_example_of_a_test_passes(pytester: pytest.Pytester, text: str) -> None:
+    if "import tensorflow" in text and find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow is not installed")
+    pytester.makepyfile(text)
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+def test_the_settings_of_a_cluster_are_all_there() -> None:
+    text = (ROOT / "docs" / "testing.md").read_text()
+    assert {name for name in KNOWN if f"`{name}`" not in text} == set()
+
+
+@pytest.mark.parametrize("kind", [testing.Cluster, testing.UnderWay, testing.Ended])
+def test_what_a_test_can_call_is_all_there(kind: type) -> None:
+    text = (ROOT / "docs" / "testing.md").read_text()
+    ours = {"labels", "sections", "close", "begin", "over", "order", "results", "until_step"}
+    names = {name for name in vars(kind) if not name.startswith("_")} - ours
+    assert {name for name in names if not re.search(rf"\b{name}\b", text)} == set()
 
 
 def test_the_test_command_stands_on_one_line() -> None:

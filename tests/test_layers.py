@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
+from launcher.config import ClusterConfig, Command, Function, HostSpec, Module, Program, Script, Trainer
 from launcher.errors import ConfigError, RequestError
 from launcher.keys import FILE, JOBS
 from launcher.layers import Layer, build, read_file
@@ -120,6 +120,11 @@ class TestBuild:
         assert build(flags).command == Trainer("digits", ("--epochs", "2"))
         assert build(flags).name == "digits"
         assert faults(Layer("cluster.json", {"task": "digits", "script": "a.py"}))[0].startswith("$.task: unknown key")
+
+    def test_a_function_comes_from_tests_alone(self) -> None:
+        flags = Layer("tf_cluster()", {"function": "f.pickle"}, {"function": "function="})
+        assert (build(flags).command, build(flags).name) == (Function("f.pickle"), "f")
+        assert faults(Layer("cluster.json", {"function": "f", "script": "a"}))[0].startswith("$.function: unknown key")
 
 
 class TestLayers:

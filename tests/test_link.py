@@ -81,7 +81,13 @@ class TestReceive:
         ("do", "fields", "expected"),
         [
             ("leased", {"ports": [1, 2]}, events.PortsLeased("a", (1, 2))),
+            ("released", {}, events.PortsReleased("a")),
             ("started", {"task": 1, "pid": 9}, events.TaskStarted(1, 9)),
+            (
+                "signalled",
+                {"task": 1, "signal": "SIGSTOP", "alive": True},
+                events.TaskSignalled(1, "SIGSTOP", alive=True),
+            ),
             (
                 "fault",
                 {"order": "spawn", "task": 1, "errno": 11, "error": "no"},

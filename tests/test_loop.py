@@ -143,6 +143,23 @@ class TestTimers:
         assert next_event(loop) == events.DeadlinePassed("b")
 
 
+class TestPost:
+    def test_another_thread_wakes_it(self, loop: Loop) -> None:
+        order = events.FaultOrdered(1, "kill")
+        poster = threading.Thread(target=loop.post, args=(order,))
+        poster.start()
+        assert next_event(loop) == order
+        poster.join()
+
+    def test_nothing_is_lost_however_much_comes(self, loop: Loop) -> None:
+        for task in range(100_000):
+            loop.post(events.TaskStarted(task, 1))
+        found: list[events.Event] = []
+        while len(found) < 100_000:
+            found += loop.wait()
+        assert found[-1] == events.TaskStarted(99_999, 1)
+
+
 class TestSignals:
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
     def test_those_that_ask_to_stop_are_events(self, loop: Loop, number: signal.Signals) -> None:

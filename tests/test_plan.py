@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from launcher import plan as plan_module
-from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
+from launcher.config import ClusterConfig, Command, Function, HostSpec, Module, Program, Script, Trainer
 from launcher.placement import Host, Task, place
 from launcher.plan import BOOT, HIDDEN, UNLEASED, Launch, Plan, bracketed, command_line, deciding
 
@@ -39,6 +39,7 @@ class TestCommandLine:
         [
             (Script("a.py", ("-x", "1")), ("/py", str(BOOT), "a.py", "-x", "1")),
             (Module("a.b", ("c",)), ("/py", str(BOOT), "-m", "a.b", "c")),
+            (Function("/call/payload.pickle"), ("/py", str(BOOT), "--call", "/call/payload.pickle")),
             (Trainer("digits", ("--epochs", "2")), ("/py", str(BOOT), "--trainer", "digits", "--epochs", "2")),
             (Program(("make", "-j")), ("make", "-j")),
         ],

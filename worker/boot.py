@@ -3,6 +3,7 @@
     PYTHON start.py SCRIPT [ARGS...]          as  PYTHON SCRIPT [ARGS...]
     PYTHON start.py -m MODULE [ARGS...]       as  PYTHON -m MODULE [ARGS...]
     PYTHON start.py --trainer TASK [ARGS...]  as  PYTHON -m worker TASK [ARGS...], and always this package's own trainer
+    PYTHON start.py --call PAYLOAD            what a test has called in every task (call.py)
     PYTHON start.py --fork-server             as any of these, once for each request (warm.py)
 
 The program sees what plain Python would show it, and its output and exit status are the same. What remains to be seen:
@@ -30,7 +31,7 @@ CONTROL_FD = "TFLAUNCH_CONTROL_FD"
 LINE_LIMIT = 4096  # PIPE_BUF of Linux: shorter writes to a pipe never mix with those of another process
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 PRIVATE = "_tflaunch"
-OWN_FILES = (os.path.join(PACKAGE, "start.py"), os.path.join(PACKAGE, "boot.py"))
+OWN_FILES = tuple(os.path.join(PACKAGE, name) for name in ("start.py", "boot.py", "call.py"))
 
 
 class ControlLine:
@@ -109,6 +110,8 @@ def main() -> None:
     match command:
         case ["--trainer", *rest]:
             run, command = run_trainer, ["-m", "worker", *rest]
+        case ["--call", _]:
+            run = run_call
         case ["-m", _, *_]:
             run = run_module
         case []:
@@ -165,6 +168,11 @@ def run_trainer() -> None:
     sys.meta_path.insert(0, PackageFinder)
     replace_path0()
     run_as_main(sys.argv.pop(1))
+
+
+def run_call() -> None:
+    """What a test has asked for: its function, or a script with things that go wrong in it."""
+    own("call").answer(sys.argv[1])
 
 
 def replace_path0(*folders: str) -> None:

@@ -90,6 +90,10 @@ class Agent:
                 process.terminate(order["grace"])
             case "kill" if process := self._processes.get(order["task"]):
                 process.kill()
+            case "signal":
+                self._signal(order["task"], order["signal"])
+            case "release":
+                self._release()
             case "bye":
                 self._ending = True
 
@@ -103,6 +107,12 @@ class Agent:
             return
         self._leases += leases
         self._tell("leased", ports=[one.port for one in leases])
+
+    def _release(self) -> None:
+        for held in self._leases:
+            held.close()
+        self._leases.clear()
+        self._tell("released")
 
     def _spawn(self, order: dict[str, Any]) -> None:
         if order.get("warm") is None:
@@ -157,6 +167,11 @@ class Agent:
         if not self._held_back:
             self._listen_to(process)
         self._tell("started", task=number, pid=process.pid)
+
+    def _signal(self, number: int, name: str) -> None:
+        process = self._processes.get(number)
+        alive = process is not None and process.deliver(name)
+        self._tell("signalled", task=number, signal=name, alive=alive)
 
     # From the workers
 

@@ -97,6 +97,16 @@ class Process:
             self._send(signal.SIGKILL)
             self.kill_group()
 
+    def deliver(self, name: str) -> bool:
+        """Send a signal as somebody else might: it is none of ours. False when the process has ended already."""
+        if self.ended is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.Signals[name])
+                if name == "SIGSTOP":
+                    # One that runs on another core stops a moment later; what was stopped is to stand still.
+                    os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        return self.ended is None
+
     def kill_group(self) -> None:
         """SIGKILL whatever is left of the process group. Only before the leader is reaped is its id surely ours."""
         with suppress(ProcessLookupError, PermissionError):

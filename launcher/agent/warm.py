@@ -25,9 +25,13 @@ _LATE = frozenset(
         *("TF_CONFIG", "CUDA_VISIBLE_DEVICES", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
         # The worker does for these what would have been done at the start or the import (worker/warm.py).
         *("OMP_NUM_THREADS", "GOTO_NUM_THREADS", "COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"),
+        # Differs from test to test.
+        "PYTEST_CURRENT_TEST",
     }
 )
 _OURS = "TFLAUNCH_"
+# A session of tests may come by many directories and environments; each server holds the memory of an import.
+_MOST = 2
 _REPLY = 8
 _GO = b"!"
 # A fork takes some 10 ms; a server that needs this long is suspended, or the machine is out of memory.
@@ -134,15 +138,17 @@ class ForkServers:
 
     def __init__(self) -> None:
         self._servers: dict[tuple[object, ...], ForkServer] = {}
+        # With those that have made room for others.
+        self._every: list[ForkServer] = []
 
     @property
     def pids(self) -> set[int]:
         """The process ids of those that are not reaped."""
-        return {server.pid for server in self._servers.values() if not server.reaped}
+        return {server.pid for server in self._every if not server.reaped}
 
     def reaped(self, pid: int) -> None:
         """Learn that a child of this process has been reaped."""
-        for server in self._servers.values():
+        for server in self._every:
             server.reaped = server.reaped or server.pid == pid
 
     def withdraw(self, task: int) -> bool:
@@ -170,5 +176,13 @@ class ForkServers:
         if known is None:
             if not kernel.LINUX:
                 raise OSError(errno.ENOSYS, "warm start is for Linux")
+            self._make_room()
             self._servers[key] = ForkServer(Command(argv, order["cwd"], early, ()))
+            self._every.append(self._servers[key])
         return self._servers[key], known is None
+
+    def _make_room(self) -> None:
+        """End the oldest that nobody waits for; what they have forked lives on."""
+        free = [key for key, server in self._servers.items() if not server.waiting]
+        for key in free[: max(0, len(self._servers) - _MOST + 1)]:
+            self._servers.pop(key).give_up("it made room for another fork server")

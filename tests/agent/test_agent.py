@@ -9,6 +9,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from launcher.agent import wire
@@ -192,6 +193,33 @@ class TestLease:
         fault = agent.next("fault")
         assert fault["order"] == "lease"
         assert fault["error"] == f"0 of the 1 ports needed are free in {port}-{port}"
+
+    def test_ports_are_given_back_by_one_that_stays(self, agent: Agent) -> None:
+        agent.order({"do": "lease", "count": 1, "ports": None})
+        (port,) = agent.next("leased")["ports"]
+        agent.order({"do": "release"})
+        agent.next("released")
+        with socket.socket() as heir:
+            heir.bind(("127.0.0.1", port))
+
+
+class TestSignal:
+    def test_it_is_none_of_the_agents_own(self, agent: Agent) -> None:
+        agent.start(FOREVER)
+        agent.order({"do": "signal", "task": 0, "signal": "SIGKILL"})
+        assert agent.next("signalled") == {"do": "signalled", "task": 0, "signal": "SIGKILL", "alive": True}
+        exited = agent.next("exited")
+        assert (exited["signal"], exited["sent"]) == (signal.SIGKILL, [])
+
+    def test_one_that_is_stopped_stands_still_when_that_is_told(self, agent: Agent) -> None:
+        pid = agent.start("echo up; while :; do :; done")
+        agent.order({"do": "signal", "task": 0, "signal": "SIGSTOP"})
+        agent.next("signalled")
+        assert psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
+    def test_nobody_is_there_to_get_it(self, agent: Agent) -> None:
+        agent.order({"do": "signal", "task": 3, "signal": "SIGKILL"})
+        assert agent.next("signalled") == {"do": "signalled", "task": 3, "signal": "SIGKILL", "alive": False}
 
 
 class TestTask:

@@ -1,0 +1,146 @@
+"""An agent of this machine that stays from run to run, and those that are at hand.
+
+To start one takes longer than to run a small function in its workers. A run has one for itself; runs at the same time
+have one each.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from launcher import engines, outcome, preflight
+from launcher.agents import Agents
+from launcher.attempt import Attempt
+from launcher.console import Console
+from launcher.link import Link
+from launcher.loop import Loop
+from launcher.run import settle
+from launcher.run_dir import RunDir
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from launcher.config import ClusterConfig
+    from launcher.outcome import Outcome
+    from launcher.plan import Plan
+    from launcher.supervisor import Supervisor
+
+    Opening = Callable[[Plan, Loop], AbstractContextManager[Supervisor]]
+
+# A task has its place in the cluster from its own plan, not from what started the test.
+_NOT_PASSED_ON = ("TF_CONFIG", "TFLAUNCH_")
+
+
+class Crew:
+    """One agent. It gives its tasks the environment that it was started with."""
+
+    def __init__(self, config: ClusterConfig, run_dir: RunDir) -> None:
+        self.private = config.private
+        self._environment = dict(os.environ)
+        self._engine = engines.load("local")
+        channels = engines.open_all(self._engine, config, run_dir)
+        self._links = {host: Link(host, channel) for host, channel in channels.items()}
+
+    def fits(self, config: ClusterConfig) -> bool:
+        """Whether it can run this: it is there, in such a network, and knows no variable that is gone since."""
+        known = self.private == config.private and self._environment.keys() <= os.environ.keys()
+        return known and not any(link.lost or _speaks(link) for link in self._links.values())
+
+    def run(self, config: ClusterConfig, run_dir: RunDir, opening: Opening) -> Outcome:
+        """Run a cluster to its end, and give its ports back.
+
+        Args:
+            opening: gives the supervisor, when all is settled; the loop is there as long as it is open.
+
+        Raises:
+            TflaunchError: it did not come to starting workers.
+        """
+        config = replace(config, env={**self._since_then(), **config.env})
+        with _silent() as console, Loop(console, self._engine.silence) as loop:
+            agents = Agents(self._links, loop, run_dir)
+            try:
+                whole = settle(config, agents, run_dir, preflight.forwarded(config, os.environ))
+                with opening(whole, loop) as supervisor:
+                    Attempt(whole, agents, loop, run_dir, console).run(supervisor)
+            finally:
+                agents.release()
+        return outcome.conclude(whole, supervisor, run_dir)
+
+    def leave(self, run_dir: RunDir) -> None:
+        """End the agent, and whatever is left of what it started."""
+        with _silent() as console, Loop(console, self._engine.silence) as loop:
+            Agents({host: link for host, link in self._links.items() if not link.lost}, loop, run_dir).dismiss()
+
+    def _since_then(self) -> dict[str, str]:
+        """The variables that were set since it was started."""
+        return {
+            name: value
+            for name, value in os.environ.items()
+            if self._environment.get(name) != value and not name.startswith(_NOT_PASSED_ON)
+        }
+
+
+class Crews:
+    """The agents at hand. As a context manager it leaves none behind."""
+
+    def __init__(self, folder: Path) -> None:
+        self._run_dir = RunDir.named(folder, "agents", warnings.warn)
+        self._idle: list[Crew] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Crews:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @contextmanager
+    def one(self, config: ClusterConfig) -> Iterator[Crew]:
+        """An agent for one run, which comes back afterwards."""
+        crew = self._take(config)
+        try:
+            yield crew
+        finally:
+            with self._lock:
+                self._idle.append(crew)
+
+    def close(self) -> None:
+        """End those that are not in use."""
+        with self._lock:
+            leaving, self._idle = self._idle, []
+        for crew in leaving:
+            crew.leave(self._run_dir)
+        self._run_dir.close()
+
+    def _take(self, config: ClusterConfig) -> Crew:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        fitting = [crew for crew in idle if crew.fits(config)]
+        for crew in idle:
+            if crew not in fitting:
+                crew.leave(self._run_dir)
+        with self._lock:
+            self._idle += fitting[1:]
+            if not self._run_dir.path.exists():
+                self._run_dir.make()
+        return fitting[0] if fitting else Crew(config, self._run_dir)
+
+
+def _speaks(link: Link) -> bool:
+    """Whether there is something to read: of an agent that has nothing to do, that is its end."""
+    poll = select.poll()
+    poll.register(link.channel.stdout, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _silent() -> Console:
+    """A console on which nobody looks: what the tasks print is in their logs."""
+    return Console("none", stdout=-1, stderr=-1)

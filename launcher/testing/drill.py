@@ -1,0 +1,141 @@
+"""A supervisor under which things go wrong to order, and which shows where everybody is when the time is over.
+
+It sees no clock, file or process either: an order is an event (``FaultOrdered``), and what it comes to are commands.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from launcher import events
+from launcher.supervisor import SetTimer, Signal, Supervisor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from launcher.supervisor import Command
+    from launcher.testing.faults import Faults
+
+# One round of a task that is slowed down: it runs for its share of this, and is stopped for the rest.
+_ROUND = 0.05
+# What the tasks have to write down their stacks; to be asked twice would be for nothing, so nobody waits for an answer.
+_STACKS = 1.0
+# What worker/call.py listens to.
+_SHOW_STACKS = "SIGURG"
+
+
+@dataclass
+class _Slow:
+    task: int
+    cpu: float
+    running: bool = True
+
+
+@dataclass
+class Drill(Supervisor):
+    """One attempt of a test.
+
+    After a fault to order the tasks are left to themselves: the test wants to see what the others make of it. They are
+    stopped when only such are left that would not end by themselves.
+
+    Attributes:
+        tell: is told what the test's thread may wait for: starts, reports, and that what was ordered is done.
+        faults: what the tasks will do to themselves.
+    """
+
+    tell: Callable[[events.Event], None]
+    faults: Faults
+    _slow: dict[str, _Slow] = field(init=False, default_factory=dict)
+    _paused: set[int] = field(init=False, default_factory=set)
+    _ordered: deque[bool] = field(init=False, default_factory=deque)
+    _patient: bool = field(init=False)
+    _stops: Mapping[int, int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._stops = self.faults.stops
+        self._patient = self.faults.deadly or bool(self._stops)
+
+    def handle(self, event: events.Event, now: float) -> list[Command]:
+        """Take in one event."""
+        match event:
+            case events.FaultOrdered(task, fault, cpu):
+                return self._make(task, fault, cpu)
+            case events.TaskSignalled():
+                # The agent answers in order. What slowing down takes is nobody's order.
+                if self._ordered.popleft():
+                    self.tell(event)
+                return []
+            case events.DeadlinePassed("run"):
+                return self._show_stacks()
+            case events.DeadlinePassed("stacks"):
+                return super().handle(events.DeadlinePassed("run"), now)
+            case events.DeadlinePassed(name) if name in self._slow:
+                return self._beat(name)
+            case events.TaskReport(task, {"kind": "progress", "step": int(step)}) if step >= self._stops.get(
+                task, step + 1
+            ):
+                self._paused.add(task)
+        commands = super().handle(event, now)
+        self.tell(event)
+        return commands
+
+    def _make(self, task: int, fault: str, cpu: float) -> list[Command]:
+        self._slow.pop(_name(task), None)
+        match fault:
+            case "kill":
+                self._patient = True
+                return [self._signal(task, "SIGKILL", ordered=True)]
+            case "pause":
+                self._patient = True
+                self._paused.add(task)
+                return [self._signal(task, "SIGSTOP", ordered=True)]
+            case "slow":
+                self._slow[_name(task)] = _Slow(task, cpu)
+                return self._beat(_name(task), ordered=True)
+        self._paused.discard(task)
+        return [self._signal(task, "SIGCONT", ordered=True)]
+
+    def _beat(self, name: str, *, ordered: bool = False) -> list[Command]:
+        """A task that is slowed down takes turns with nobody: it runs, and is stopped, and runs."""
+        slow = self._slow[name]
+        state = self._states[slow.task]
+        if not ordered and (state.over or state.told_to_stop is not None):
+            del self._slow[name]
+            return []
+        slow.running = not slow.running
+        seconds = _ROUND * (slow.cpu if slow.running else 1 - slow.cpu)
+        sent = self._signal(slow.task, "SIGCONT" if slow.running else "SIGSTOP", ordered=ordered)
+        return [sent, SetTimer(name, seconds)]
+
+    def _show_stacks(self) -> list[Command]:
+        self._slow.clear()
+        living = [state.task.number for state in self._states if not state.over]
+        # What is stopped shows nothing until it goes on.
+        commands: list[Command] = [self._signal(task, name) for task in living for name in (_SHOW_STACKS, "SIGCONT")]
+        return [*commands, SetTimer("stacks", _STACKS)]
+
+    def _signal(self, task: int, name: str, *, ordered: bool = False) -> Signal:
+        self._ordered.append(ordered)
+        return Signal(task, name)
+
+    def _on_exit(self, event: events.TaskExited) -> list[Command]:
+        return super()._on_exit(event) or self._stop_who_would_stay()
+
+    def _stop_all(self) -> list[Command]:
+        return super()._stop_all() if not self._patient or self._interruption else []
+
+    def _stop_who_would_stay(self) -> list[Command]:
+        failed = any(state.over and not state.succeeded for state in self._states)
+        at_work = [
+            state.task.number for state in self._states if not state.over and state.task.number in self.plan.deciding
+        ]
+        if self._ending or not failed or set(at_work) - self._paused:
+            return []
+        return super()._stop_all()
+
+
+def _name(task: int) -> str:
+    return f"slow {task}"
