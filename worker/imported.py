@@ -11,14 +11,14 @@ import importlib
 import os
 import sys
 import warnings
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.machinery import ModuleSpec
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import ModuleType
 
 FAMILY = ("tensorflow", "keras", "tf_keras")
@@ -36,8 +36,39 @@ READ_ONCE = (
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 
 
+class _Recording(type(os.environ)):  # type: ignore[misc] # mypy takes no class from an expression
+    """``os.environ`` while it is noted which variables are looked at."""
+
+    read: ClassVar[set[str]] = set()
+
+    def __getitem__(self, name: str) -> str:
+        self.read.add(os.fsdecode(name))
+        value: str = super().__getitem__(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        # Who looks at all of them may depend on any.
+        self.read.update(os.fsdecode(name) for name in self._data)
+        names: Iterator[str] = super().__iter__()
+        return names
+
+
+@contextmanager
+def _reading() -> Iterator[set[str]]:
+    """The names of the variables that Python code looks at meanwhile."""
+    stock = type(os.environ)
+    os.environ.__class__ = _Recording
+    try:
+        yield _Recording.read
+    finally:
+        os.environ.__class__ = stock
+
+
 class Imported:
     """What the import brought, put away; as a finder, what the worker's own imports get it from.
+
+    Attributes:
+        read: the environment variables that the import depended on, as far as Python code looked at them.
 
     It is made in the fork server, and ``hide`` is called in the worker. Then importing one of the packages brings that one
     back, and importing TensorFlow or Keras brings back all.
@@ -48,7 +79,8 @@ class Imported:
         self._environment = {name: os.environ.get(name) for name in READ_ONCE}
         self._filters, self._finders = list(warnings.filters), list(sys.meta_path)
         before = _packages(sys.modules)
-        self._words = _import_quietly()
+        with _reading() as self.read:
+            self._words = _import_quietly()
         now = list(warnings.filters)
         self._first_filters = list(takewhile(lambda one: one not in self._filters, now))
         self._last_filters = [one for one in now[len(self._first_filters) :] if one not in self._filters]

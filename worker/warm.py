@@ -74,7 +74,7 @@ def serve(
         said = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
         link.sendall(json.dumps({"unfit": said.splitlines()[0]}).encode() + b"\n")
         os._exit(1)
-    link.sendall(b'{"ready": true}\n')
+    link.sendall(json.dumps({"ready": True, "read": sorted(imported.read)}).encode() + b"\n")
     request = _fork_for_each(link)
     # Its descriptor's number is about to be the control line's.
     os.close(link.detach())
@@ -222,8 +222,9 @@ def _refresh() -> None:
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
     if "multiprocessing.process" in sys.modules:
-        process = sys.modules["multiprocessing.process"]
+        process: Any = sys.modules["multiprocessing.process"]
         process.current_process().authkey = os.urandom(32)
+        process.ORIGINAL_DIR = os.getcwd()
     if any(name in os.environ for name in _COVERAGE):
         with suppress(ImportError):
             # What its .pth file does at the start of a process; the fork server itself is not measured.

@@ -17,7 +17,8 @@ from contextlib import suppress
 from functools import partial
 
 from . import facts, guard, kernel, strays, wire
-from .process import Command, Process, never_lived, start
+from .nursery import Nursery
+from .process import never_lived
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .ports import Lease
-    from .process import Starter
-    from .warm import ForkServer, ForkServers
+    from .process import Process
 
 HEARTBEAT = 2.0
 _LONGEST_WAIT = 86_400.0
@@ -44,9 +44,9 @@ class Agent:
         self._reader = wire.Reader()
         self._writer = wire.Writer(1)
         self._processes: dict[int, Process] = {}
-        self._servers: ForkServers | None = None
         self._leases: list[Lease] = []
         self._selector = selectors.DefaultSelector()
+        self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._ending = False
         self._held_back = False
         self._heard = self._beat = time.monotonic()
@@ -83,8 +83,8 @@ class Agent:
             case "lease":
                 self._lease(order["count"], order["ports"])
             case "spawn":
-                self._spawn(order)
-            case "stop" | "kill" if self._servers and self._servers.withdraw(order["task"]):
+                self._nursery.spawn(order)
+            case "stop" | "kill" if self._nursery.withdraw(order["task"]):
                 self._tell("exited", task=order["task"], **never_lived())
             case "stop" if process := self._processes.get(order["task"]):
                 process.terminate(order["grace"])
@@ -114,59 +114,11 @@ class Agent:
         self._leases.clear()
         self._tell("released")
 
-    def _spawn(self, order: dict[str, Any]) -> None:
-        if order.get("warm") is None:
-            self._begin_cold(order, "")
-            return
-        from .warm import ForkServers
-
-        self._servers = self._servers or ForkServers()
-        try:
-            server, is_new = self._servers.get(order)
-        except OSError as error:
-            self._begin_cold(order, str(error))
-            return
-        server.waiting.append(order)
-        if is_new:
-            self._watch(server.descriptor, partial(self._on_server, server))
-        self._serve(server)
-
-    def _on_server(self, server: ForkServer, descriptor: int) -> None:
-        server.hear()
-        if server.why:
-            self._selector.unregister(descriptor)
-            server.close()
-        self._serve(server)
-
-    def _serve(self, server: ForkServer) -> None:
-        """Start what waits for a fork server, or what did, as soon as that is known to be of no use."""
-        while server.waiting and (server.ready or server.why):
-            order = server.waiting.pop(0)
-            try:
-                if server.ready:
-                    self._begin(order, server.fork)
-                    continue
-            except OSError as error:
-                self._begin_cold(order, server.why or str(error))
-            else:
-                self._begin_cold(order, server.why)
-
-    def _begin_cold(self, order: dict[str, Any], why: str) -> None:
-        """Start the task by itself, and say why where it was to be forked."""
-        if why:
-            self._tell("report", task=order["task"], record={"kind": "cold", "why": why, "time": time.time()})
-        try:
-            self._begin(order, start)
-        except OSError as error:
-            self._tell("fault", order="spawn", task=order["task"], errno=error.errno, error=error.strerror)
-
-    def _begin(self, order: dict[str, Any], begin: Starter) -> None:
-        number = order["task"]
-        command = Command(order["argv"], order["cwd"], {**os.environ, **order["env"]}, order["cores"])
-        process = self._processes[number] = Process(number, command, begin)
+    def _on_started(self, process: Process) -> None:
+        self._processes[process.number] = process
         if not self._held_back:
             self._listen_to(process)
-        self._tell("started", task=number, pid=process.pid)
+        self._tell("started", task=process.number, pid=process.pid)
 
     def _signal(self, number: int, name: str) -> None:
         process = self._processes.get(number)
@@ -213,15 +165,14 @@ class Agent:
             self._reap(pid)
             reaped = True
         if reaped:
-            strays.end_strays(list(self._processes.values()), self._servers.pids if self._servers else set())
+            strays.end_strays(list(self._processes.values()), self._nursery.servers)
 
     def _reap(self, pid: int) -> None:
         process = next((one for one in self._processes.values() if one.pid == pid and one.ended is None), None)
         if process is not None:
             process.kill_group()
         _, status, usage = os.wait4(pid, 0)
-        if self._servers:
-            self._servers.reaped(pid)
+        self._nursery.reaped(pid)
         if process is not None:
             process.ended = (status, usage.ru_maxrss, time.time())
             process.kill_at = None

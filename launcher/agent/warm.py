@@ -30,6 +30,11 @@ _LATE = frozenset(
     }
 )
 _OURS = "TFLAUNCH_"
+# What is read beneath Python, at the start of a process or in the import, cannot be seen: by these it is taken for read.
+_BENEATH = (
+    *("PYTHON", "LD_", "LC_", "LANG", "MALLOC_", "GLIBC_"),
+    *("TF_", "XLA_", "CUDA_", "NVIDIA_", "NCCL_", "OPENBLAS_", "MKL_", "KMP_", "GRPC_", "ABSL_", "GLOG_"),
+)
 # A session of tests may come by many directories and environments; each server holds the memory of an import.
 _MOST = 2
 _REPLY = 8
@@ -39,9 +44,10 @@ _PATIENCE = 5.0
 
 
 class ForkServer:
-    """One fork server, for one interpreter, directory and environment at import.
+    """One fork server.
 
     Attributes:
+        command: what it was started with.
         descriptor: readable when there is news.
         ready: it has imported TensorFlow.
         reaped: its process id is not its own any more.
@@ -58,12 +64,26 @@ class ForkServer:
         finally:
             os.close(null)
             theirs.close()
+        self.command = command
         self.descriptor = self._socket.fileno()
         self.ready = False
         self.reaped = False
         self.why = ""
         self.waiting: list[dict[str, Any]] = []
         self._words = b""
+        self._read: frozenset[str] = frozenset()
+
+    def stands_for(self, command: Command) -> bool:
+        """Whether a server that was started with ``command`` would be no other than this one."""
+        one, other = self.command.env, command.env
+        names = {*one, *other}
+        if self.ready:
+            # Now it is known what the import depended on.
+            names = {name for name in names if name in self._read or name.startswith(_BENEATH)}
+        same_place = self.command.cwd == command.cwd or not _depends_on_place(command)
+        return (
+            self.command.argv == command.argv and same_place and all(one.get(name) == other.get(name) for name in names)
+        )
 
     def hear(self) -> None:
         """Take in what it says; its end of the socket is closed by its death alone."""
@@ -111,8 +131,9 @@ class ForkServer:
         line, newline, _ = self._words.partition(b"\n")
         if newline:
             match json.loads(line):
-                case {"ready": True}:
+                case {"ready": True, "read": [*names]}:
                     self.ready = True
+                    self._read = frozenset(names)
                 case {"unfit": str(why)}:
                     self.give_up(why)
                 case {"error": str(error)}:
@@ -134,10 +155,10 @@ class ForkServer:
 
 
 class ForkServers:
-    """The fork servers of an agent, by what they were started with."""
+    """The fork servers of an agent."""
 
     def __init__(self) -> None:
-        self._servers: dict[tuple[object, ...], ForkServer] = {}
+        self._servers: list[ForkServer] = []
         # With those that have made room for others.
         self._every: list[ForkServer] = []
 
@@ -153,7 +174,7 @@ class ForkServers:
 
     def withdraw(self, task: int) -> bool:
         """Take back what waits to be spawned as this task; False where nothing does."""
-        for server in self._servers.values():
+        for server in self._servers:
             for order in server.waiting:
                 if order["task"] == task:
                     server.waiting.remove(order)
@@ -166,23 +187,34 @@ class ForkServers:
         Raises:
             OSError: it cannot be started.
         """
-        env = {**os.environ, **order["env"], **order["warm"]}
-        early = {name: value for name, value in env.items() if not name.startswith(_OURS) and name not in _LATE}
-        # Its pool of threads would be lost in a fork; the worker sets it up as it would have been (worker/warm.py).
-        early["OPENBLAS_NUM_THREADS"] = "1"
-        argv = (*order["argv"][:2], "--fork-server")
-        key = (argv, order["cwd"], tuple(sorted(early.items())))
-        known = self._servers.get(key)
-        if known is None:
-            if not kernel.LINUX:
-                raise OSError(errno.ENOSYS, "warm start is for Linux")
-            self._make_room()
-            self._servers[key] = ForkServer(Command(argv, order["cwd"], early, ()))
-            self._every.append(self._servers[key])
-        return self._servers[key], known is None
+        if not kernel.LINUX:
+            raise OSError(errno.ENOSYS, "warm start is for Linux")
+        command = _server_for(order)
+        for server in self._servers:
+            if server.stands_for(command):
+                return server, False
+        self._make_room()
+        server = ForkServer(command)
+        self._servers.append(server)
+        self._every.append(server)
+        return server, True
 
     def _make_room(self) -> None:
         """End the oldest that nobody waits for; what they have forked lives on."""
-        free = [key for key, server in self._servers.items() if not server.waiting]
-        for key in free[: max(0, len(self._servers) - _MOST + 1)]:
-            self._servers.pop(key).give_up("it made room for another fork server")
+        free = [server for server in self._servers if not server.waiting]
+        for server in free[: max(0, len(self._servers) - _MOST + 1)]:
+            self._servers.remove(server)
+            server.give_up("it made room for another fork server")
+
+
+def _server_for(order: Mapping[str, Any]) -> Command:
+    env = {**os.environ, **order["env"], **order["warm"]}
+    early = {name: value for name, value in env.items() if not name.startswith(_OURS) and name not in _LATE}
+    # Its pool of threads would be lost in a fork; the worker sets it up as it would have been (worker/imported.py).
+    early["OPENBLAS_NUM_THREADS"] = "1"
+    return Command([*order["argv"][:2], "--fork-server"], order["cwd"], early, ())
+
+
+def _depends_on_place(command: Command) -> bool:
+    """Whether where it starts makes a difference to where Python looks for modules."""
+    return any(not entry.startswith("/") for entry in command.env.get("PYTHONPATH", "/").split(":"))

@@ -111,7 +111,7 @@ PROGRAMS = {
     "limits": "import resource; show([resource.getrlimit(n) for n in range(16)])",
     "seen from outside": "show(open('/proc/self/cmdline').read(), sorted(open('/proc/self/environ').read().split(chr(0))) == "
     "sorted([f'{k}={v}' for k, v in os.environ.items()] + ['TFLAUNCH_CONTROL_FD=3', '']))",
-    "environment": "show(sorted(n for n in os.environ if n != 'TFLAUNCH_PROCESS'), os.getenv('MINE'))",
+    "environment": "show(type(os.environ), sorted(n for n in os.environ if n != 'TFLAUNCH_PROCESS'), os.getenv('MINE'))",
     "interpreter": "import gc; show(gc.isenabled(), gc.get_threshold(), sys.getrecursionlimit(), sys.getswitchinterval(), "
     "sys.gettrace(), sys.getprofile(), sys.excepthook is sys.__excepthook__, sys.dont_write_bytecode)",
     "threads": "import threading; show([t.name for t in threading.enumerate()], threading.active_count(), len(os.listdir('/proc/self/task')))",
