@@ -151,7 +151,9 @@ class Imported:
     def _require_same_environment(self) -> None:
         for name, value in self._environment.items():
             if os.environ.get(name) != value:
-                raise ImportError(f"{name} was set too late: this worker was started warm, run it with --cold")
+                raise ImportError(
+                    f"{name} was set too late: this worker was started warm (--cold, or warm=False, avoids it)"
+                )
 
     @staticmethod
     def _set_filters(filters: list[Any]) -> None:

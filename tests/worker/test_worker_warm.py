@@ -247,7 +247,10 @@ def test_a_file_beside_the_script_that_an_import_would_find(server: ForkServer, 
 def test_a_variable_that_is_set_too_late(server: ForkServer, tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(SHOW + "os.environ['KERAS_BACKEND'] = 'jax'\nimport keras")
     ran = run(["script.py"], server.fork, tmp_path, {})
-    assert "ImportError: KERAS_BACKEND was set too late: this worker was started warm, run it with --cold" in ran.output
+    assert (
+        "ImportError: KERAS_BACKEND was set too late: this worker was started warm (--cold, or warm=False, avoids it)"
+        in ran.output
+    )
 
 
 def test_coverage_measures_the_program(server: ForkServer, tmp_path: Path) -> None:
