@@ -22,7 +22,7 @@ _LINKS = (
 )
 # How much of a chunk is searched for the head of one. All of a flood would cost a tenth of its time: a traceback in the
 # midst of one is shown as it comes. Without a head one is the first thing that a program says.
-_NEAR, _FAR = 1 << 10, 32 << 10
+_NEAR, _FAR = 1 << 10, 8 << 10
 # A longer one is shown as it comes; Python itself shortens a recursion's.
 _LONGEST = 64 << 10
 # Bytes of tracebacks that are remembered.

@@ -61,6 +61,22 @@ def test_the_value_is_left_for_the_test(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_end_waits_for_threads_and_for_what_was_registered(tmp_path: Path) -> None:
+    def leave_something() -> None:
+        import atexit
+        import threading
+
+        atexit.register(print, "registered")
+        started = threading.Event()
+        threading.Thread(target=lambda: (started.wait(), print("a thread"))).start()
+        print("unflushed", end=" ")
+        started.set()
+
+    done, answer = called(order(tmp_path, leave_something))
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["unflushed", "a", "thread", "registered"], "")
+    assert pickle.loads(answer["value"]) is None
+
+
 def test_an_exception_is_left_and_ends_the_process(tmp_path: Path) -> None:
     def fail() -> None:
         raise ValueError("no")
