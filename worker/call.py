@@ -20,6 +20,7 @@ import pickle
 import signal
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,10 +28,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from . import faults
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 # Asks for the stacks of all threads. Its default is to be ignored, so a task that is not ready for it does not suffer.
 STACKS = signal.SIGURG
+# Longer than a collective takes to arrive, and no more than it takes to take TensorFlow apart.
+PATIENCE = 0.5
 
 
 def answer(payload: str) -> None:
@@ -52,7 +55,21 @@ def answer(payload: str) -> None:
         raise
     leave(folder, slug, {"value": value})
     if not order["script"]:
+        await_peers(folder, order["faults"])
         end()
+
+
+def await_peers(folder: Path, tasks: Iterable[str]) -> None:
+    """Stay until all that trained together have answered, or for a moment.
+
+    A worker's last collective is over before its peers have fetched their part of it from here (TensorFlow 2.21: they pull).
+    If it is gone by then, they fail.
+    """
+    deadline = time.monotonic() + PATIENCE
+    missing = [folder / f"{task.replace(':', '-')}.pickle" for task in tasks if task.startswith(("chief:", "worker:"))]
+    while missing and time.monotonic() < deadline:
+        missing = [file for file in missing if not file.exists()]
+        time.sleep(0.005 if missing else 0)
 
 
 def end() -> NoReturn:

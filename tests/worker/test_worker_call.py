@@ -7,13 +7,15 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+import pytest
 
-from worker import boot
+from worker import boot, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,3 +154,19 @@ def test_what_the_system_does_not_allow_is_said(tmp_path: Path) -> None:
     done, answer = called(order(tmp_path, os.getpid, faults=faults))
     assert done.returncode == 1
     assert answer["unprivileged"].startswith(f"no disk of its own can be mounted at {tmp_path / 'nowhere'} here: ")
+
+
+def test_it_stays_until_its_peers_have_answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "PATIENCE", 60.0)
+    peer = tmp_path / "worker-1.pickle"
+    (tmp_path / "chief-0.pickle").touch()
+    timer = threading.Timer(0.05, peer.touch)
+    timer.start()
+    call.await_peers(tmp_path, ["chief:0", "worker:1", "ps:0", "evaluator:0"])
+    assert peer.exists()
+    timer.join()
+
+
+def test_it_does_not_stay_for_one_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(call, "PATIENCE", 0.0)
+    call.await_peers(tmp_path, ["worker:0"])
