@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
-import pytest
 
 from worker import boot, call
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
 BOOT = Path(boot.__file__).with_name("start.py")
 
