@@ -84,14 +84,20 @@ def serve(
 
 
 def _require_fitness() -> None:
-    threads = len(os.listdir("/proc/self/task"))
+    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+    if why := unfitness(len(os.listdir("/proc/self/task")), context, _open_files()):
+        raise UnfitError(why)
+
+
+def unfitness(threads: int, context: object, files: Sequence[str]) -> str:
+    """Why a process with so many threads, TensorFlow's context and these open files must not be forked; empty if it may."""
     if threads != 1:
-        raise UnfitError(f"importing TensorFlow started {threads - 1} threads, which a fork would lose")
-    context = sys.modules.get("tensorflow.python.eager.context")
-    if getattr(context, "_context", None) is not None:
-        raise UnfitError("importing TensorFlow created its context, which cannot be shared")
-    if any(path.startswith("/dev/nvidia") for path in _open_files()):
-        raise UnfitError("importing TensorFlow opened the GPUs, which cannot be shared")
+        return f"importing TensorFlow started {threads - 1} threads, which a fork would lose"
+    if context is not None:
+        return "importing TensorFlow created its context, which cannot be shared"
+    if any(path.startswith("/dev/nvidia") for path in files):
+        return "importing TensorFlow opened the GPUs, which cannot be shared"
+    return ""
 
 
 def _open_files() -> list[str]:

@@ -20,7 +20,7 @@ from launcher.agent.process import Command, Process, start
 from launcher.agent.warm import ForkServer
 from launcher.imports import FAMILY, READ_ONCE
 from launcher.plan import BOOT
-from worker import imported
+from worker import imported, warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -267,7 +267,7 @@ def test_coverage_measures_the_program(server: ForkServer, tmp_path: Path) -> No
     assert data.lines(str(tmp_path / "script.py")) == [1]
 
 
-def test_a_core_can_be_dumped_and_a_directory_may_be_gone(server: ForkServer, tmp_path: Path) -> None:
+def test_a_directory_that_is_gone(server: ForkServer, tmp_path: Path) -> None:
     ran = run(["script.py"], server.fork, tmp_path / "nowhere", {})
     assert os.waitstatus_to_exitcode(ran.status) == 127
     (record,) = ran.records
@@ -316,6 +316,20 @@ def test_an_interpreter_that_is_not_there(orphans: None, tmp_path: Path) -> None
     assert server.why == "no fork server: No such file or directory"
     os.waitpid(server.pid, 0)
     server.close()
+
+
+@pytest.mark.parametrize(
+    ("threads", "context", "files", "why"),
+    [
+        (1, None, ["/dev/null", "socket:[1]"], ""),
+        (3, None, [], "2 threads"),
+        (1, object(), [], "its context"),
+        (1, None, ["/dev/nvidia0"], "the GPUs"),
+    ],
+)
+def test_what_must_not_be_forked(threads: int, context: object, files: list[str], why: str) -> None:
+    assert why in warm.unfitness(threads, context, files)
+    assert bool(warm.unfitness(threads, context, files)) == bool(why)
 
 
 def test_what_both_sides_know_is_the_same() -> None:
