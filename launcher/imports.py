@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 FAMILY = frozenset({"tensorflow", "keras", "tf_keras"})
-# Variables that TensorFlow 2.21 and Keras 3 read while they are imported, and not later (worker/imported.py has them too).
+# Variables that TensorFlow 2.21 and Keras 3 read while they are imported, and not later (some are in worker/imported.py too).
 READ_ONCE = frozenset(
     {
         "KERAS_BACKEND",

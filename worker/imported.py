@@ -22,17 +22,14 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 FAMILY = ("tensorflow", "keras", "tf_keras")
-# What TensorFlow 2.21 and Keras 3 read while they are imported; launcher/imports.py looks for them in the program.
-READ_ONCE = (
-    "KERAS_BACKEND",
-    "KERAS_HOME",
-    "TF_USE_LEGACY_KERAS",
-    "TF_CPP_MIN_LOG_LEVEL",
-    "TF_CPP_MAX_VLOG_LEVEL",
-    "TF_CPP_VMODULE",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF2_BEHAVIOR",
-)
+# What TensorFlow 2.21 and Keras 3 read while they are imported, and what not to set it stands for. launcher/imports.py
+# knows more such variables: the others only decide about what is printed, and where Keras keeps its files.
+DECISIVE = {
+    "KERAS_BACKEND": "tensorflow",
+    "TF_USE_LEGACY_KERAS": "0",
+    "TF_ENABLE_ONEDNN_OPTS": "1",
+    "TF2_BEHAVIOR": "1",
+}
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "OMP_NUM_THREADS")
 
 
@@ -76,7 +73,7 @@ class Imported:
 
     def __init__(self, after_import: Mapping[str, Callable[[Any], None]], at_start: frozenset[str]) -> None:
         self._after_import = after_import
-        self._environment = {name: os.environ.get(name) for name in READ_ONCE}
+        self._decided = {name: os.environ.get(name, default) for name, default in DECISIVE.items()}
         self._filters, self._finders = list(warnings.filters), list(sys.meta_path)
         before = _packages(sys.modules)
         with _reading() as self.read:
@@ -88,6 +85,9 @@ class Imported:
         self._names = _packages(sys.modules) - at_start
         packages = _packages(sys.modules) - before - sys.stdlib_module_names
         self._modules = {name: one for name, one in sys.modules.items() if name.partition(".")[0] in packages}
+        with suppress(KeyError, AttributeError):
+            # A file of the user's may have decided.
+            self._decided["KERAS_BACKEND"] = self._modules["keras"].config.backend()
         # In the order of their import.
         self._specs = {name: one.__spec__ for name, one in self._modules.items() if name in packages}
 
@@ -149,8 +149,8 @@ class Imported:
                 change(self._modules[name])
 
     def _require_same_environment(self) -> None:
-        for name, value in self._environment.items():
-            if os.environ.get(name) != value:
+        for name, value in self._decided.items():
+            if os.environ.get(name, value) != value:
                 raise ImportError(
                     f"{name} was set too late: this worker was started warm (--cold, or warm=False, avoids it)"
                 )
