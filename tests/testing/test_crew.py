@@ -13,16 +13,9 @@ import pytest
 from launcher.testing import Clusters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def clusters(tmp_path: Path) -> Iterator[Clusters]:
-    with Clusters(tmp_path) as made:
-        yield made
 
 
 def agents() -> set[int]:

@@ -348,7 +348,3 @@ def test_what_must_not_be_forked(threads: int, context: object, files: list[str]
 def test_what_both_sides_know_is_the_same() -> None:
     assert set(imported.DECISIVE) < READ_ONCE
     assert set(imported.FAMILY) == FAMILY
-
-
-def test_the_boot_file_names_the_package_that_it_is_in() -> None:
-    assert re.fullmatch(r".*/worker/start\.py", str(BOOT))
