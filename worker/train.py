@@ -25,12 +25,15 @@ from worker.host import one_at_a_time
 from worker.learner import Learner
 from worker.named import make_optimizer
 from worker.pace import Pace
+from worker.preemption import Preemption, peers_of
 from worker.progress import Progress, short
 from worker.strategy import build, choose, make_virtual_devices
 from worker.task import Result, TaskError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
     from worker.checkpoint.position import Position
     from worker.checkpoint.saving import Outcome
@@ -58,6 +61,7 @@ def train(task: Task, settings: Settings, context: Context) -> Mapping[str, floa
         TaskError: on every worker alike, if the training cannot be done as it is asked for.
         CheckpointError: the training cannot begin with the checkpoints there are, or its end could not be saved.
         NotANumberError: on every worker alike.
+        Preempted: on every worker alike, when SIGTERM has come to one of them.
     """
     say = _print if context.is_chief else _keep_quiet
     # First of all: what a task does to get its data may well be TensorFlow's, and a cluster is to be formed before that.
@@ -76,10 +80,15 @@ def train(task: Task, settings: Settings, context: Context) -> Mapping[str, floa
     told = partial(say, "checkpoints")
     with Checkpoints(saving, run.state, is_chief=context.is_chief, say=told) as checkpoints:
         shown = board.Board(settings.checkpoint_dir) if settings.tensorboard and context.is_chief else None
-        position = _learn(run, checkpoints, shown, say)
-        outcome = checkpoints.finish(position)
-        exported = checkpoints.export(run.learner.model, position.step, saved_model=settings.export)
-        tested = _test(run, say)
+        start = checkpoints.resume()
+        with Preemption(peers_of(strategy), start.step, say, checkpoints.wait) as preemption:
+            position = _learn(run, start, checkpoints, preemption, shown, say)
+            outcome = checkpoints.finish(position)
+            if preemption.agreed:
+                preemption.stop(position.step, saved=checkpoints.settled(outcome))
+            exported = checkpoints.export(run.learner.model, position.step, saved_model=settings.export)
+            preemption.release(position.step, saved=checkpoints.settled(outcome))
+            tested = _test(run, preemption, say)
     measures = {**position.measured, **tested}
     if tested:
         _record(run, position, tested, shown)
@@ -166,29 +175,39 @@ def _check_measures(settings: Settings, names: tuple[str, ...], *, validated: bo
             raise TaskError(f"{flag}: nothing is measured as {wanted.metric}", hint)
 
 
-def _learn(run: _Run, checkpoints: Checkpoints, shown: board.Board | None, say: Say) -> Position:
-    """Make all steps that are left, and give the position after them."""
+def _learn(
+    run: _Run, position: Position, checkpoints: Checkpoints, preemption: Preemption, shown: board.Board | None, say: Say
+) -> Position:
+    """Make all steps that are left, unless the workers agree to stop before, and give the position after them."""
     settings, schedule = run.settings, run.schedule
     steps = settings.epochs * schedule.steps_per_epoch
     steps = steps if settings.steps is None else min(steps, settings.steps)
-    position = checkpoints.resume()
     say("checkpoints", f"{settings.checkpoint_dir}{_described(position.step, steps)}")
-    if position.step >= steps:
+    if position.step >= steps and not position.unmeasured:
         return position
     if warning := check(run.learner.strategy, run.share, run.data.train, schedule, position.step):
         say("WARNING", warning)
     iterator = iter(feed(run.learner.strategy, run.data.train, schedule, first_step=position.step))
     progress = Progress(say, settings.epochs, steps, settings.global_batch)
     pace = Pace(run.state, settings.steps_per_call, is_chief=run.share.worker == 0)
-    while position.step < steps and not (settings.patience and settings.patience.is_over(position.history)):
-        many = min(pace.steps, steps - position.step, schedule.steps_per_epoch - position.batch)
-        made = run.learner.learn(iterator, settings.save_every.steps_left(position.step, many))
-        _refuse_bad(made, position.step, run.share)
-        pace.made(len(made.losses))
-        position = _advanced(run, position, made)
-        progress.stepped((position.step - 1) // schedule.steps_per_epoch, position.step, float(made.losses[-1]))
-        if not position.batch:
-            position = _measured(run, position)
+    while position.unmeasured or (position.step < steps and not _is_over(settings, position)):
+        # One that was stopped before it had measured an epoch does that first.
+        if not position.unmeasured:
+            many = min(pace.steps, steps - position.step, schedule.steps_per_epoch - position.batch)
+            many = settings.save_every.steps_left(position.step, many)
+            made = run.learner.learn(iterator, many, asked=preemption.asked)
+            preemption.hold()
+            _refuse_bad(made, position.step, run.share)
+            pace.made(len(made.losses))
+            position = _advanced(run, position, made)
+            progress.stepped((position.step - 1) // schedule.steps_per_epoch, position.step, float(made.losses[-1]))
+            if made.stop:
+                preemption.agree()
+                return position
+        if position.unmeasured:
+            position = _measured(run, position, pace.steps, preemption)
+            if position.unmeasured:
+                return position
             progress.epoch_done(position.epoch - 1, position.step, position.measured)
             _record(run, position, position.measured, shown)
         checkpoints.after_step(position)
@@ -196,6 +215,11 @@ def _learn(run: _Run, checkpoints: Checkpoints, shown: board.Board | None, say: 
         waited = f"{settings.patience.metric} has not become better for {settings.patience.epochs} epochs"
         say("stopped", f"after epoch {position.epoch}: {waited}")
     return position
+
+
+def _is_over(settings: Settings, position: Position) -> bool:
+    """Whether the epochs so far are the last ones, however many there were to be."""
+    return settings.patience is not None and settings.patience.is_over(position.history)
 
 
 def _record(run: _Run, position: Position, measures: Mapping[str, float], shown: board.Board | None) -> None:
@@ -216,8 +240,8 @@ def _advanced(run: _Run, start: Position, made: Steps) -> Position:
     return replace(start, step=step, epoch=epoch, batch=batch, seed=run.settings.seed, partial=partial_sums)
 
 
-def _measured(run: _Run, position: Position) -> Position:
-    """The position at the end of an epoch, with the epoch's measures in its history."""
+def _measured(run: _Run, position: Position, many: int, preemption: Preemption) -> Position:
+    """The position at the end of an epoch, with its measures in the history; unchanged if the workers agreed to stop."""
     total, *sums = position.partial
     measures = {
         **run.learner.metrics.results(np.array(sums)),
@@ -225,25 +249,36 @@ def _measured(run: _Run, position: Position) -> Position:
         "step": position.step,
     }
     if run.data.validation is not None:
-        measures |= {f"val_{name}": value for name, value in _score(run, run.data.validation).items()}
+        validated = _score(run, run.data.validation, many, preemption)
+        if not validated:
+            return position
+        measures |= {f"val_{name}": value for name, value in validated.items()}
     return replace(position, history=(*position.history, measures), partial=())
 
 
-def _score(run: _Run, source: Source) -> Mapping[str, float]:
-    """The measures of a source, exact to its last example."""
+def _score(run: _Run, source: Source, many: int, preemption: Preemption) -> Mapping[str, float]:
+    """The measures of a source, exact to its last example, ``many`` batches a call; none if the workers agreed to stop."""
     if isinstance(source, Records):
         # Split by file, the workers would see some examples twice and others not at all.
         source = replace(source, split="data", shuffle=0)
     batch = min(len(source), run.settings.global_batch * 4)
     schedule = Schedule(len(source), batch, seed=None)
     iterator = iter(feed(run.learner.strategy, source, schedule))
-    return run.learner.metrics.results(run.learner.score(iterator, schedule.steps_per_epoch))
+    sums: list[NDArray[np.float64]] = []
+    for first in range(0, schedule.steps_per_epoch, many):
+        last = min(first + many, schedule.steps_per_epoch)
+        made = run.learner.score(iterator, last - first, asked=preemption.asked)
+        sums.append(made.sums)
+        if made.stop and last < schedule.steps_per_epoch:
+            preemption.agree()
+            return {}
+    return run.learner.metrics.results(np.concatenate(sums).sum(axis=0))
 
 
-def _test(run: _Run, say: Say) -> dict[str, float]:
+def _test(run: _Run, preemption: Preemption, say: Say) -> dict[str, float]:
     if run.data.test is None:
         return {}
-    measures = _score(run, run.data.test)
+    measures = _score(run, run.data.test, len(run.data.test), preemption)
     count = len(run.data.test)
     plain = {name: value for name, value in measures.items() if "accuracy" not in name}
     say("test", "   ".join(f"{short(name)} {value:.4f}" for name, value in plain.items()))

@@ -83,6 +83,15 @@ class Checkpoints:
         self.save(position, wait=True)
         return self._chief.outcome(position) if self._chief else Outcome()
 
+    def settled(self, outcome: Outcome) -> bool:
+        """Whether the last step is on the chief's disk. Nobody comes out of it before the chief is done with saving."""
+        return bool(int(self._state.from_chief(b"%d" % outcome.complete if self._chief else None)))
+
+    def wait(self) -> None:
+        """Wait for what is being written; no collective, and in any thread."""
+        if self._chief:
+            self._chief.wait()
+
     def export(self, model: Any, step: int, *, saved_model: bool = False) -> str:  # noqa: ANN401 - Keras of both kinds
         """Put the trained model beside the checkpoints, and give the reason if that fails; empty on all other workers.
 
