@@ -18,13 +18,10 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from worker.collective import spans_workers
 from worker.context import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import tensorflow as tf
 
 # 128 + 15, as a shell has it for a process that SIGTERM ended.
 STATUS = 143
@@ -115,9 +112,8 @@ class Preemption:
         if self._writer < 0:
             return
         signal.set_wakeup_fd(self._before)
-        # A process that is on its way out, with all saved, is not to be ended by another one than that it tells.
-        if kind is not Preempted:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        # A process that is on its way out with a status of its own is not to be cut short by one SIGTERM more.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN if kind is Preempted else signal.SIG_DFL)
         os.close(self._writer)
         self._watcher.join()
         os.close(self._reader)
@@ -152,21 +148,10 @@ class Preemption:
     def _tell(self) -> str:
         report("preempted", step=self._step, saved=self._saved)
         at = f"after step {self._step:,}" if self._step else "before the first step"
-        then = "saved: run again to go on" if self._saved else "nothing is saved" if not self._step else "NOT SAVED"
+        then = "saved: run again to go on" if self._saved else "NOT SAVED" if self._step else "nothing to save"
         told = f"{at}, as SIGTERM asked; {then}"
         self._say("stopped", told)
         return told
-
-
-def peers_of(strategy: tf.distribute.Strategy) -> list[str]:
-    """The addresses of all workers of a strategy but this one."""
-    if not spans_workers(strategy):
-        return []
-    resolver = strategy.cluster_resolver
-    spec = resolver.cluster_spec()
-    own = spec.task_address(resolver.task_type, resolver.task_id)
-    addresses = [address for job in spec.jobs if job in {"chief", "worker"} for address in spec.job_tasks(job)]
-    return [address for address in addresses if address != own]
 
 
 def _answers(address: str) -> bool:

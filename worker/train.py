@@ -18,6 +18,7 @@ from worker.checkpoint.checkpoints import Checkpoints
 from worker.checkpoint.rhythm import EPOCHLY
 from worker.checkpoint.saving import CheckpointError, Saving
 from worker.checkpoint.state import State
+from worker.collective import peers
 from worker.context import report
 from worker.data import Arrays, Records, Schedule, Share
 from worker.feed import feed
@@ -25,7 +26,7 @@ from worker.host import one_at_a_time
 from worker.learner import Learner
 from worker.named import make_optimizer
 from worker.pace import Pace
-from worker.preemption import Preemption, peers_of
+from worker.preemption import Preemption
 from worker.progress import Progress, short
 from worker.strategy import build, choose, make_virtual_devices
 from worker.task import Result, TaskError, nearest
@@ -81,7 +82,7 @@ def train(task: Task, settings: Settings, context: Context) -> Mapping[str, floa
     with Checkpoints(saving, run.state, is_chief=context.is_chief, say=told) as checkpoints:
         shown = board.Board(settings.checkpoint_dir) if settings.tensorboard and context.is_chief else None
         start = checkpoints.resume()
-        with Preemption(peers_of(strategy), start.step, say, checkpoints.wait) as preemption:
+        with Preemption(peers(strategy), start.step, say, checkpoints.wait) as preemption:
             position = _learn(run, start, checkpoints, preemption, shown, say)
             outcome = checkpoints.finish(position)
             if preemption.agreed:

@@ -66,7 +66,9 @@ class Checkpoints:
 
     def after_step(self, position: Position) -> bool:
         """Save if it is time to, and tell whether it was."""
-        due = self._saving.every.crossed(self._last, position) or self._time_has_come(position.step)
+        # A run that was stopped in between has saved an epoch's last step without the epoch's measures.
+        due = self._last.unmeasured or self._saving.every.crossed(self._last, position)
+        due = due or self._time_has_come(position.step)
         if due:
             self.save(position)
         return due
