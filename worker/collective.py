@@ -85,4 +85,7 @@ def _as_floating(value: Any) -> Any:
     if value is None:
         return None
     tensor = tf.convert_to_tensor(value)
-    return tf.cast(tensor, tf.float32) if tensor.dtype.is_integer or tensor.dtype.is_bool else tensor
+    if tensor.dtype.is_integer or tensor.dtype.is_bool:
+        return tf.cast(tensor, tf.float32)
+    # What comes from outside of the replicas may be on no device, and a reduction needs to know where its values are.
+    return tf.identity(tensor)

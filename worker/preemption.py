@@ -18,7 +18,8 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, Self
 
-from worker.context import report
+# Relative, as the repair of Keras has this package under a private name.
+from .context import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -82,14 +83,17 @@ class Preemption:
         """All workers are about to stop: that one is gone before another means nothing from now on."""
         self.agreed = True
 
-    def stop(self, step: int, *, saved: bool) -> NoReturn:
+    def stop(self, step: int, *, saved: bool, then: str = "") -> NoReturn:
         """All workers have come here together, and the chief has saved what there is.
+
+        Args:
+            then: what to say of the next run, if there is more to say than whether this step is saved.
 
         Raises:
             Preempted: always.
         """
         self._step, self._saved = step, saved
-        raise Preempted(f"stopped {self._tell()}")
+        raise Preempted(f"stopped {self._tell(then)}")
 
     def __enter__(self) -> Self:
         # Python sets actions in the main thread only.
@@ -108,7 +112,7 @@ class Preemption:
         self._watcher.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *_: object) -> None:
         if self._writer < 0:
             return
         signal.set_wakeup_fd(self._before)
@@ -145,11 +149,11 @@ class Preemption:
         finally:
             os._exit(STATUS)
 
-    def _tell(self) -> str:
+    def _tell(self, then: str = "") -> str:
         report("preempted", step=self._step, saved=self._saved)
         at = f"after step {self._step:,}" if self._step else "before the first step"
-        then = "saved: run again to go on" if self._saved else "NOT SAVED" if self._step else "nothing to save"
-        told = f"{at}, as SIGTERM asked; {then}"
+        what = "saved: run again to go on" if self._saved else "NOT SAVED" if self._step else "nothing to save"
+        told = f"{at}, as SIGTERM asked; {then or what}"
         self._say("stopped", told)
         return told
 
