@@ -20,7 +20,7 @@ from worker.checkpoint.saving import CheckpointError, Saving
 from worker.checkpoint.state import State
 from worker.collective import peers
 from worker.context import report
-from worker.data import Arrays, Records, Schedule, Share
+from worker.data import Arrays, Schedule, Share
 from worker.feed import feed
 from worker.host import one_at_a_time
 from worker.learner import Learner
@@ -28,13 +28,12 @@ from worker.named import make_optimizer
 from worker.pace import Pace
 from worker.preemption import Preemption
 from worker.progress import Progress, short
+from worker.score import score
 from worker.strategy import build, choose, make_virtual_devices
 from worker.task import Result, TaskError, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-    from numpy.typing import NDArray
 
     from worker.checkpoint.position import Position
     from worker.checkpoint.saving import Outcome
@@ -194,28 +193,33 @@ def _learn(
     while position.unmeasured or (position.step < steps and not _is_over(settings, position)):
         # One that was stopped before it had measured an epoch does that first.
         if not position.unmeasured:
-            many = min(pace.steps, steps - position.step, schedule.steps_per_epoch - position.batch)
-            many = settings.save_every.steps_left(position.step, many)
-            made = run.learner.learn(iterator, many, asked=preemption.asked)
-            preemption.hold()
-            _refuse_bad(made, position.step, run.share)
-            pace.made(len(made.losses))
-            position = _advanced(run, position, made)
-            progress.stepped((position.step - 1) // schedule.steps_per_epoch, position.step, float(made.losses[-1]))
-            if made.stop:
-                preemption.agree()
-                return position
-        if position.unmeasured:
+            first = position.step
+            many = min(pace.steps, steps - first, schedule.steps_per_epoch - position.batch)
+            position, loss = _stepped(run, position, iterator, settings.save_every.steps_left(first, many), preemption)
+            pace.made(position.step - first)
+            progress.stepped((position.step - 1) // schedule.steps_per_epoch, position.step, loss)
+        if position.unmeasured and not preemption.agreed:
             position = _measured(run, position, pace.steps, preemption)
-            if position.unmeasured:
-                return position
-            progress.epoch_done(position.epoch - 1, position.step, position.measured)
-            _record(run, position, position.measured, shown)
+            if not position.unmeasured:
+                progress.epoch_done(position.epoch - 1, position.step, position.measured)
+                _record(run, position, position.measured, shown)
+        if preemption.agreed:
+            return position
         checkpoints.after_step(position)
     if position.step < steps and settings.patience:
         waited = f"{settings.patience.metric} has not become better for {settings.patience.epochs} epochs"
         say("stopped", f"after epoch {position.epoch}: {waited}")
     return position
+
+
+def _stepped(run: _Run, start: Position, iterator: Any, many: int, preemption: Preemption) -> tuple[Position, float]:  # noqa: ANN401 - over a distributed dataset
+    """Make some steps of one epoch. Gives the position after them, and the last one's loss."""
+    made = run.learner.learn(iterator, many, asked=preemption.asked)
+    preemption.hold()
+    _refuse_bad(made, start.step, run.share)
+    if made.stop:
+        preemption.agree()
+    return _advanced(run, start, made), float(made.losses[-1])
 
 
 def _is_over(settings: Settings, position: Position) -> bool:
@@ -250,36 +254,17 @@ def _measured(run: _Run, position: Position, many: int, preemption: Preemption) 
         "step": position.step,
     }
     if run.data.validation is not None:
-        validated = _score(run, run.data.validation, many, preemption)
+        validated = score(run.learner, run.data.validation, run.settings.global_batch, many, preemption)
         if not validated:
             return position
         measures |= {f"val_{name}": value for name, value in validated.items()}
     return replace(position, history=(*position.history, measures), partial=())
 
 
-def _score(run: _Run, source: Source, many: int, preemption: Preemption) -> Mapping[str, float]:
-    """The measures of a source, exact to its last example, ``many`` batches a call; none if the workers agreed to stop."""
-    if isinstance(source, Records):
-        # Split by file, the workers would see some examples twice and others not at all.
-        source = replace(source, split="data", shuffle=0)
-    batch = min(len(source), run.settings.global_batch * 4)
-    schedule = Schedule(len(source), batch, seed=None)
-    iterator = iter(feed(run.learner.strategy, source, schedule))
-    sums: list[NDArray[np.float64]] = []
-    for first in range(0, schedule.steps_per_epoch, many):
-        last = min(first + many, schedule.steps_per_epoch)
-        made = run.learner.score(iterator, last - first, asked=preemption.asked)
-        sums.append(made.sums)
-        if made.stop and last < schedule.steps_per_epoch:
-            preemption.agree()
-            return {}
-    return run.learner.metrics.results(np.concatenate(sums).sum(axis=0))
-
-
 def _test(run: _Run, preemption: Preemption, say: Say) -> dict[str, float]:
     if run.data.test is None:
         return {}
-    measures = _score(run, run.data.test, len(run.data.test), preemption)
+    measures = score(run.learner, run.data.test, run.settings.global_batch, len(run.data.test), preemption)
     count = len(run.data.test)
     plain = {name: value for name, value in measures.items() if "accuracy" not in name}
     say("test", "   ".join(f"{short(name)} {value:.4f}" for name, value in plain.items()))
