@@ -107,6 +107,8 @@ class Agents:
                 raise Interrupted(number)
             case events.AgentLost(host, why):
                 raise UnavailableError(f"{host}: its agent did not start: {why}", self._run_dir.agent_words(host))
+            case events.HostTerminated(host):
+                raise UnavailableError(f"{host}: somebody told its agent to end")
             case events.DeadlinePassed("hello"):
                 raise UnavailableError(f"no word from an agent within {_HELLO:g} s")
             case events.AgentFault(host, "lease", errno.EMFILE, reason):
