@@ -60,6 +60,7 @@ class Plan:
         chief: number of the task that is chief: the chief job's, else worker 0.
         deciding: numbers of the tasks whose common success is the run's.
         notes: what the reader should know before the run starts.
+        attempt: 0 for the first, one more for each restart.
     """
 
     config: ClusterConfig
@@ -67,6 +68,7 @@ class Plan:
     chief: int
     deciding: frozenset[int]
     notes: tuple[str, ...]
+    attempt: int = 0
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -91,6 +93,8 @@ class Plan:
             "private": config.private,
             "grace": config.grace,
             "timeout": config.timeout,
+            "max_restarts": config.max_restarts,
+            "attempt": self.attempt,
             "ports": "any free port" if config.ports is None else f"{config.ports[0]}-{config.ports[1]}",
             "origins": dict(config.origins),
             "notes": list(self.notes),
@@ -108,6 +112,7 @@ def make(
     run: str,
     ports: Mapping[int, int] | None = None,
     warmth: Warmth | None = None,
+    attempt: int = 0,
 ) -> Plan:
     """Put the plan together.
 
@@ -117,6 +122,7 @@ def make(
         run: the name of this run, as its workers are told it.
         ports: the leased port of each task that has one; None when nothing was leased.
         warmth: which tasks are started warm; None for none.
+        attempt: how many attempts there were before.
     """
     cluster = tf_config.cluster(
         (task.job, task.index, f"{bracketed(task.host)}:{UNLEASED if ports is None else ports[task.number]}")
@@ -128,7 +134,7 @@ def make(
     launches = []
     for task in tasks:
         settings = [
-            *_ours(config, task, tf_config.render(cluster, task.job, task.index), run, decided[task.host]),
+            *_ours(config, task, tf_config.render(cluster, task.job, task.index), (run, attempt), decided[task.host]),
             *((name, value, "forwarded") for name, value in forwarded.items()),
             *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
         ]
@@ -142,6 +148,7 @@ def make(
         chief,
         deciding(tasks),
         (*_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
+        attempt,
     )
 
 
@@ -177,10 +184,11 @@ def bracketed(address: str) -> str:
 
 
 def _ours(
-    config: ClusterConfig, task: Task, own_tf_config: str, run: str, decided: frozenset[str]
+    config: ClusterConfig, task: Task, own_tf_config: str, run: tuple[str, int], decided: frozenset[str]
 ) -> list[tuple[str, str, str]]:
     settings = [("TF_CONFIG", own_tf_config, "tflaunch")]
-    names = {"TFLAUNCH_RUN": run, "TFLAUNCH_ATTEMPT": "0", "TFLAUNCH_TASK": f"{task.job}:{task.index}"}
+    name, attempt = run
+    names = {"TFLAUNCH_RUN": name, "TFLAUNCH_ATTEMPT": str(attempt), "TFLAUNCH_TASK": f"{task.job}:{task.index}"}
     settings += [(name, value, "tflaunch") for name, value in names.items()]
     if config.checkpoint_dir is not None:
         settings.append(("TFLAUNCH_CHECKPOINT_DIR", config.checkpoint_dir, config.origins["checkpoint_dir"]))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import events
+from launcher.restart import Try
 from launcher.verdict import Ending, Interruption, Verdict, judge
 
 if TYPE_CHECKING:
@@ -104,6 +105,9 @@ class Supervisor:
     _cold: set[str] = field(init=False, default_factory=set)
     _patience: dict[str, int] = field(init=False, default_factory=dict)
     _interruption: Interruption | None = field(init=False, default=None)
+    _signs: tuple[float, float] | None = field(init=False, default=None)
+    _step: int | None = field(init=False, default=None)
+    _evaluations: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._states = [_TaskState(task) for task in self.plan.tasks]
@@ -119,6 +123,11 @@ class Supervisor:
         waited = self._interruption is None
         return judge([state.ending(waited=waited) for state in self._states], self._interruption)
 
+    def attempt(self) -> Try:
+        """What is to be known of the attempt when it is over, to decide whether there is to be another one."""
+        first, last = self._signs or (0.0, 0.0)
+        return Try(self.verdict(), self._step, last - first)
+
     def exits(self) -> Mapping[int, events.TaskExited]:
         """How each task ended that was seen to end, by number."""
         return {state.task.number: state.exited for state in self._states if state.exited is not None}
@@ -126,7 +135,7 @@ class Supervisor:
     def start(self) -> list[Command]:
         """The first commands."""
         commands: list[Command] = [Spawn(task.number) for task in self.plan.tasks]
-        if self.plan.config.timeout is not None:
+        if self.plan.config.timeout is not None and self.plan.attempt == 0:
             commands.append(SetTimer("run", self.plan.config.timeout))
         return commands
 
@@ -170,6 +179,11 @@ class Supervisor:
 
     def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> None:
         match record.get("kind"):
+            case "progress" | "metrics" | "checkpoint" if state.task.job != "evaluator":
+                self._signs = (self._signs[0] if self._signs else self._now, self._now)
+                step = record.get("step")
+                if isinstance(step, int):
+                    self._step = max(step, self._step or 0)
             case "preempted":
                 state.preempted = record
             case "error" | "exit" | "not-started":
@@ -220,6 +234,10 @@ class Supervisor:
     def _on_failure(self, state: _TaskState) -> list[Command]:
         if state.task.job == "evaluator":
             # It is no member of the collective: training does not need it, and goes on.
+            if self._evaluations < self.plan.config.max_restarts:
+                self._evaluations += 1
+                state.exited = state.error = None
+                return [Say(f"{state.task.label} failed; it is started again"), Spawn(state.task.number)]
             return [Say(f"{state.task.label} failed; training goes on without it")]
         return self._stop_all()
 

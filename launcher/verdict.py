@@ -13,6 +13,20 @@ if TYPE_CHECKING:
     from launcher.events import TaskExited
     from launcher.placement import Task
 
+# Of Python, its libraries and TensorFlow: names, as a record has no more.
+_TRANSIENT = frozenset(
+    {
+        *(
+            "ConnectionError",
+            "ConnectionResetError",
+            "ConnectionRefusedError",
+            "ConnectionAbortedError",
+            "BrokenPipeError",
+        ),
+        *("TimeoutError", "timeout", "gaierror", "URLError", "HTTPError", "SSLError", "ReadTimeout", "ConnectTimeout"),
+        *("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "ResourceExhaustedError"),
+    }
+)
 _ASKED = "a worker was asked to end by SIGTERM"
 
 Fate = Literal["done", "failed", "victim", "stopped", "lost", "not started"]
@@ -59,6 +73,8 @@ class Verdict:
         hint: what to do about it; may be empty.
         fates: what became of each task, by number.
         alike: other tasks that failed with the same words as the cause.
+        exception: the type of the exception that ended the cause; empty when it was none.
+        transient: it is one that comes and goes, of the network or of a peer.
     """
 
     status: Literal["ok", "failed", "interrupted", "deadline", "unavailable"]
@@ -68,6 +84,8 @@ class Verdict:
     hint: str
     fates: Mapping[int, Fate]
     alike: tuple[Task, ...] = ()
+    exception: str = ""
+    transient: bool = False
 
 
 def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -> Verdict:
@@ -125,7 +143,10 @@ def _when(ending: Ending) -> float:
 def _blame(cause: Ending, suspects: Sequence[Ending], fates: Mapping[int, Fate]) -> Verdict:
     reason = explain(cause)
     alike = tuple(other.task for other in suspects if other is not cause and explain(other) == reason)
-    return Verdict("failed", _exit_status(cause), cause.task, reason, _hint(cause), fates, alike)
+    error = cause.error if cause.error is not None and cause.stopped is None else {}
+    exception = str(error["type"]) if error.get("kind") == "error" else ""
+    transient = bool(error.get("victim")) or exception in _TRANSIENT
+    return Verdict("failed", _exit_status(cause), cause.task, reason, _hint(cause), fates, alike, exception, transient)
 
 
 def _exit_status(ending: Ending) -> int:
