@@ -64,7 +64,7 @@ def decide(config: ClusterConfig, tries: Sequence[Try], chance: float) -> Again 
     if used > config.max_restarts:
         noun = "restart has" if config.max_restarts == 1 else "restarts have"
         return Enough(f"not starting again: {config.max_restarts} {noun} been used")
-    pause = min(_LONGEST, config.backoff * 2.0 ** (used - 2)) if used > 1 else 0.0
+    pause = min(_LONGEST, config.backoff * 2.0 ** min(used - 2, 60)) if used > 1 else 0.0
     return Again(pause * (1 + chance) / 2, used)
 
 
