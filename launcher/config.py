@@ -82,6 +82,8 @@ class ClusterConfig:
         warm: whether workers are forked from a process that has imported TensorFlow; None lets ``launcher.warmth`` decide.
         grace: seconds from SIGTERM to SIGKILL, for each worker.
         timeout: seconds the whole run may take; None for no limit.
+        hang_deadline: seconds without progress after which the run counts as hung, 0 for never; None: as many as
+            ``supervisor.HANG`` once a task has told of progress.
         max_restarts: how often the cluster is started again after a failure.
         backoff: seconds of the pause before the second restart; each further one is twice as long.
         forgive_after: seconds of progress after which restarts are counted anew.
@@ -110,6 +112,7 @@ class ClusterConfig:
     output: Literal["all", "chief", "failed", "none"] = "all"
     grace: float = 30.0
     timeout: float | None = None
+    hang_deadline: float | None = None
     max_restarts: int = 0
     backoff: float = 1.0
     forgive_after: float = 600.0

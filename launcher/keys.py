@@ -214,6 +214,14 @@ KEYS = (
     Key("grace", Seconds(zero=True), "Seconds a worker has to end after SIGTERM, before SIGKILL", default=30),
     Key("timeout", Seconds(zero=False), "Seconds that the whole run may take", otherwise="no limit", examples=(3600,)),
     Key(
+        "hang_deadline",
+        Seconds(zero=True),
+        "Seconds without progress of any task after which the run counts as hung; 0 for never",
+        "Progress is what tasks report; where none ever did, their output counts.",
+        otherwise="600 once a task has reported progress, as tflaunch train does; else never",
+        examples=(1800,),
+    ),
+    Key(
         "max_restarts",
         Integer(0, 1_000_000),
         "How often the cluster is started again after a failure",

@@ -68,7 +68,7 @@ class Outcome:
             "exit_status": verdict.exit_status,
             "blame": "worker"
             if verdict.cause
-            else {"ok": "nobody", "unavailable": "host"}.get(verdict.status, "caller"),
+            else {"ok": "nobody", "unavailable": "host", "hung": "worker"}.get(verdict.status, "caller"),
             "cause": verdict.cause and verdict.cause.label,
             "reason": verdict.reason,
             "hint": verdict.hint,

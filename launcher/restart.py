@@ -54,7 +54,7 @@ def decide(config: ClusterConfig, tries: Sequence[Try], chance: float) -> Again 
         chance: from 0 to 1: the pause is that part of its upper half, so that runs that fail together do not return together.
     """
     last = tries[-1].verdict
-    if last.status not in {"failed", "unavailable"} or not config.max_restarts:
+    if last.status not in {"failed", "hung", "unavailable"} or not config.max_restarts:
         return Enough()
     if why := _hopeless(config, tries):
         return Enough(f"not starting again: {why}")

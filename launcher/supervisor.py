@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 STOPPED = 10.0
 
 
+# Without progress for as many seconds, a run whose tasks tell of it is taken for hung, unless it was told otherwise.
+HANG = 600.0
+
+
 class Spawn(NamedTuple):
     """Start this task's process."""
 
@@ -93,11 +97,15 @@ class _TaskState:
 class Supervisor:
     """The state of one attempt, and what to do next.
 
+    Attributes:
+        spoke: a task has written something; set by whoever sees it, as that is too much for events.
+
     Feed it ``start`` once, then every event; carry out the commands it returns; when it is ``finished``, ask for the
     ``verdict``.
     """
 
     plan: Plan
+    spoke: bool = field(init=False, default=False)
     _states: list[_TaskState] = field(init=False)
     _now: float = field(init=False, default=0.0)
     _ending: bool = field(init=False, default=False)
@@ -107,9 +115,13 @@ class Supervisor:
     _interruption: Interruption | None = field(init=False, default=None)
     _signs: tuple[float, float] | None = field(init=False, default=None)
     _step: int | None = field(init=False, default=None)
+    _hang_deadline: float = field(init=False)
+    _armed: tuple[float, float] | None = field(init=False, default=None)
+    _watching: bool = field(init=False, default=False)
     _evaluations: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
+        self._hang_deadline = HANG if self.plan.config.hang_deadline is None else self.plan.config.hang_deadline
         self._states = [_TaskState(task) for task in self.plan.tasks]
 
     @property
@@ -137,6 +149,8 @@ class Supervisor:
         commands: list[Command] = [Spawn(task.number) for task in self.plan.tasks]
         if self.plan.config.timeout is not None and self.plan.attempt == 0:
             commands.append(SetTimer("run", self.plan.config.timeout))
+        if self.plan.config.hang_deadline is not None:
+            commands += self._watch(self._hang_deadline)
         return commands
 
     def handle(self, event: events.Event, now: float) -> list[Command]:
@@ -148,7 +162,7 @@ class Supervisor:
             case events.TaskReport(_, {"kind": "cold", "why": str(why)}):
                 return self._on_cold(why)
             case events.TaskReport(number, record):
-                self._on_report(self._states[number], record)
+                return self._on_report(self._states[number], record)
             case events.AgentFault(order="spawn", task=int(number)):
                 return self._on_spawn_fault(self._states[number], event)
             case events.AgentLost(host, why):
@@ -163,6 +177,8 @@ class Supervisor:
                 return self._on_resumed(self._states[number])
             case events.DeadlinePassed(name) if name in self._patience:
                 return self._on_out_of_patience(self._states[self._patience.pop(name)])
+            case events.DeadlinePassed("hang") if self._watching and not self._ending:
+                return self._on_hang_deadline()
             case events.DeadlinePassed("run"):
                 self._interruption = self._interruption or Interruption(now, timeout=self.plan.config.timeout)
                 return self._stop_all()
@@ -177,19 +193,39 @@ class Supervisor:
         self._cold.add(why)
         return [Say(f"starting cold: {why}")]
 
-    def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> None:
+    def _watch(self, seconds: float) -> list[Command]:
+        """Look again after so many seconds whether anything has happened since now."""
+        if not self._hang_deadline:
+            return []
+        self._watching, self._armed, self.spoke = True, self._signs, False
+        return [SetTimer("hang", seconds)]
+
+    def _on_hang_deadline(self) -> list[Command]:
+        # By what has come since, not by the clock alone: that jumps, and a laptop that slept has not hung.
+        if self._signs != self._armed and self._signs is not None:
+            return self._watch(max(1.0, self._hang_deadline - (self._now - self._signs[1])))
+        if self._signs is None and self.spoke:
+            return self._watch(self._hang_deadline)
+        step = "" if self._step is None else f", after step {self._step:,}"
+        hung = f"no task has made progress for {self._hang_deadline:g} s{step}"
+        self._interruption = self._interruption or Interruption(self._now, hung=hung)
+        return [Say(hung), *self._stop_all()]
+
+    def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> list[Command]:
         match record.get("kind"):
             case "progress" | "metrics" | "checkpoint" if state.task.job != "evaluator":
                 self._signs = (self._signs[0] if self._signs else self._now, self._now)
                 step = record.get("step")
                 if isinstance(step, int):
                     self._step = max(step, self._step or 0)
+                return [] if self._watching else self._watch(self._hang_deadline)
             case "preempted":
                 state.preempted = record
             case "error" | "exit" | "not-started":
                 # A script that is told to stop may well fail at it: that tells nothing about the cause.
                 told = state.told_to_stop
                 state.error = {**record, "after_stop": told is not None and record.get("time", self._now) >= told}
+        return []
 
     def _on_host_terminated(self, host: str) -> list[Command]:
         self._interruption = self._interruption or Interruption(self._now, host=host)

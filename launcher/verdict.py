@@ -52,12 +52,13 @@ class Ending(NamedTuple):
 
 
 class Interruption(NamedTuple):
-    """Why the run was stopped from outside: by a signal to the launcher or to a host, or by its deadline."""
+    """Why the run was stopped: by a signal to the launcher or to a host, by its deadline, or because it ``hung``, in words."""
 
     time: float
     signal: int | None = None
     timeout: float | None = None
     host: str = ""
+    hung: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Verdict:
 
     Attributes:
         status: ``ok``, ``failed`` (a worker is to blame), ``interrupted`` (from outside: a signal to the launcher, a host or
-            a worker that ended in good order because of it), ``deadline`` or ``unavailable`` (a host).
+            a worker that ended in good order because of it), ``deadline``, ``hung`` (nobody made progress) or
+            ``unavailable`` (a host).
         exit_status: what the command ends with.
         cause: the task that failed first; None when no task is to blame.
         reason: one line, in words.
@@ -77,7 +79,7 @@ class Verdict:
         transient: it is one that comes and goes, of the network or of a peer.
     """
 
-    status: Literal["ok", "failed", "interrupted", "deadline", "unavailable"]
+    status: Literal["ok", "failed", "interrupted", "deadline", "hung", "unavailable"]
     exit_status: int
     cause: Task | None
     reason: str
@@ -169,6 +171,9 @@ def _interrupted(interruption: Interruption, fates: Mapping[int, Fate], saved: E
     if interruption.host:
         reason = f"{interruption.host} was told to end (SIGTERM to its agent)"
         return Verdict("interrupted", 128 + signal.SIGTERM, None, reason, hint, fates)
+    if interruption.hung:
+        hint = "raise --hang-deadline if it only took long, as an evaluation may"
+        return Verdict("hung", 124, None, interruption.hung, hint, fates)
     reason = f"the run's deadline of {interruption.timeout:g} s passed"
     return Verdict("deadline", 124, None, reason, "raise --timeout, or leave it out", fates)
 

@@ -22,7 +22,7 @@ from launcher.events import (
     TaskStopped,
 )
 from launcher.placement import Host, place
-from launcher.supervisor import STOPPED, Command, Kill, Say, SetTimer, Spawn, Stop, Supervisor
+from launcher.supervisor import HANG, STOPPED, Command, Kill, Say, SetTimer, Spawn, Stop, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,6 +172,56 @@ class TestStoppedByOthers:
         assert stops(run.post(DeadlinePassed("stopped 1"))) == []
 
 
+class TestHang:
+    def test_whoever_tells_of_progress_is_watched(self) -> None:
+        run = Run()
+        assert run.report(0, kind="progress", step=1) == [SetTimer("hang", HANG)]
+        assert run.report(1, kind="progress", step=1) == []
+        assert run.post(DeadlinePassed("hang")) == [SetTimer("hang", HANG - 1)]
+        said, *rest = run.post(DeadlinePassed("hang"))
+        assert said == Say("no task has made progress for 600 s, after step 1")
+        assert stops(rest) == [0, 1]
+        for task in (0, 1):
+            run.die(task, 15, "SIGTERM", "SIGCONT")
+        verdict = run.supervisor.verdict()
+        assert (verdict.status, verdict.exit_status, verdict.cause) == ("hung", 124, None)
+        assert run.supervisor.attempt().step == 1
+
+    def test_nobody_else_is(self) -> None:
+        run = Run()
+        assert run.report(0, kind="state", state="started") == []
+        assert run.post(DeadlinePassed("hang")) == []
+
+    def test_what_was_asked_for_counts_output_where_there_is_no_progress(self) -> None:
+        run = Run(hang_deadline=50.0)
+        assert run.started[-1] == SetTimer("hang", 50)
+        run.supervisor.spoke = True
+        assert run.post(DeadlinePassed("hang")) == [SetTimer("hang", 50)]
+        assert stops(run.post(DeadlinePassed("hang"))) == [0, 1]
+
+    def test_output_is_no_progress_where_there_is_some(self) -> None:
+        run = Run()
+        run.report(0, kind="progress", step=1)
+        run.supervisor.spoke = True
+        assert stops(run.post(DeadlinePassed("hang"))) == [0, 1]
+
+    def test_it_can_be_switched_off(self) -> None:
+        run = Run(hang_deadline=0.0)
+        assert run.started == [Spawn(0), Spawn(1)]
+        assert run.report(0, kind="progress", step=1) == []
+
+    def test_an_evaluators_progress_is_its_own(self) -> None:
+        run = Run(workers=1, evaluator=1)
+        assert run.report(1, kind="progress", step=1) == []
+
+    def test_a_run_that_is_ending_does_not_hang(self) -> None:
+        run = Run()
+        run.report(0, kind="progress", step=1)
+        run.exit(0)
+        run.exit(1, 3)
+        assert run.post(DeadlinePassed("hang")) == []
+
+
 class TestPreemption:
     def test_of_a_worker(self) -> None:
         run = Run()
@@ -253,7 +303,7 @@ class TestFailure:
     @pytest.mark.parametrize("kind", ["progress", "state", "checkpoint"])
     def test_other_records_are_no_errors(self, kind: str) -> None:
         run = Run(workers=1)
-        assert run.report(0, kind=kind, type="E", message="m", time=run.now) == []
+        assert stops(run.report(0, kind=kind, type="E", message="m", time=run.now)) == []
         run.exit(0, 4)
         assert run.supervisor.verdict().reason == "exited with status 4"
 

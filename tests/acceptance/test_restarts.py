@@ -79,6 +79,21 @@ time.sleep(600 * (os.environ["TFLAUNCH_ATTEMPT"] == "0"))
     assert "the agent on 127.0.0.1 was lost: killed by SIGKILL" in err
 
 
+def test_a_hang_is_noticed_and_helped_by_a_restart(tflaunch: Command) -> None:
+    program = """
+import os, time, worker
+print("attempt", os.environ["TFLAUNCH_ATTEMPT"], flush=True)
+worker.report("progress", step=7)
+time.sleep(600 * (os.environ["TFLAUNCH_ATTEMPT"] == "0"))
+"""
+    ended = tflaunch("run", "-n", "2", "--hang-deadline", "1", "--max-restarts", "1", tflaunch.script(program))
+    assert ended.status == 0
+    assert "no task has made progress for 1 s, after step 7" in ended.err
+    ended = tflaunch("run", "-n", "2", "--hang-deadline", "1", tflaunch.script(program))
+    assert ended.status == 124
+    assert ended.outcome["blame"] == "worker"
+
+
 def test_an_evaluator_is_started_again_by_itself(tflaunch: Command) -> None:
     program = """
 import os, pathlib, time
