@@ -37,6 +37,7 @@ class Launch(NamedTuple):
         env: the variables that are set on top of the environment of its host.
         why: for each of them, where it came from.
         warm: it is forked from a process that has imported TensorFlow with these variables set too; None: it is not.
+        address: where peers dial it, if that is not the address of its host.
     """
 
     task: Task
@@ -45,6 +46,7 @@ class Launch(NamedTuple):
     env: Mapping[str, str]
     why: Mapping[str, str]
     warm: Mapping[str, str] | None = None
+    address: str | None = None
 
     def shown_env(self) -> dict[str, str]:
         """``env`` as it may be printed and stored: secrets and forwarded values hidden."""
@@ -108,6 +110,7 @@ def make(
     run: str,
     ports: Mapping[int, int] | None = None,
     warmth: Warmth | None = None,
+    addresses: Mapping[int, str] | None = None,
 ) -> Plan:
     """Put the plan together.
 
@@ -117,9 +120,15 @@ def make(
         run: the name of this run, as its workers are told it.
         ports: the leased port of each task that has one; None when nothing was leased.
         warmth: which tasks are started warm; None for none.
+        addresses: the address of each task that has one of its own.
     """
+    own = addresses or {}
     cluster = tf_config.cluster(
-        (task.job, task.index, f"{bracketed(task.host)}:{UNLEASED if ports is None else ports[task.number]}")
+        (
+            task.job,
+            task.index,
+            f"{bracketed(own.get(task.number, task.host))}:{UNLEASED if ports is None else ports[task.number]}",
+        )
         for task in tasks
         if task.is_dialled
     )
@@ -134,7 +143,9 @@ def make(
         ]
         env = {name: value for name, value, _ in settings}
         early = warmth.early if warmth is not None and task.number in warmth.tasks else None
-        launches.append(Launch(task, argv, config.cwd, env, {name: why for name, _, why in settings}, early))
+        launches.append(
+            Launch(task, argv, config.cwd, env, {name: why for name, _, why in settings}, early, own.get(task.number))
+        )
     chief = next(task.number for task in tasks if task.job in {"chief", "worker"})
     return Plan(
         config,

@@ -67,8 +67,16 @@ def _run_in(
     return outcome.conclude(whole, supervisor, run_dir)
 
 
-def settle(config: ClusterConfig, agents: Agents, run_dir: RunDir, forwarded: Mapping[str, str]) -> Plan:
+def settle(
+    config: ClusterConfig,
+    agents: Agents,
+    run_dir: RunDir,
+    forwarded: Mapping[str, str],
+    addresses: Mapping[int, str] | None = None,
+) -> Plan:
     """Meet the agents, give every task its place and its port, and keep the plan that comes of it.
+
+    ``addresses`` are those of tasks that have one of their own.
 
     Raises:
         TflaunchError: what was asked for is not there.
@@ -80,7 +88,9 @@ def settle(config: ClusterConfig, agents: Agents, run_dir: RunDir, forwarded: Ma
     tasks = placement.place(config, hosts)
     ports = agents.lease(placement.dialled(tasks), config.ports)
     python, warm = preflight.interpreter(config), warmth.decide(config, tasks)
-    whole = plan.make(config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports, warmth=warm)
+    whole = plan.make(
+        config, tasks, hosts, python, forwarded, run=run_dir.path.name, ports=ports, warmth=warm, addresses=addresses
+    )
     run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
     return whole
 

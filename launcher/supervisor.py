@@ -45,6 +45,14 @@ class Signal(NamedTuple):
     name: str
 
 
+class SetLine(NamedTuple):
+    """Cut the line between two tasks, or mend it (``up``)."""
+
+    one: int
+    other: int
+    up: bool
+
+
 class SetTimer(NamedTuple):
     """Post DeadlinePassed(name) after this many seconds."""
 
@@ -58,7 +66,7 @@ class Say(NamedTuple):
     text: str
 
 
-Command = Spawn | Stop | Kill | Signal | SetTimer | Say
+Command = Spawn | Stop | Kill | Signal | SetLine | SetTimer | Say
 
 
 @dataclass

@@ -19,6 +19,7 @@ from functools import partial
 from . import facts, guard, kernel, strays, wire
 from .nursery import Nursery
 from .process import never_lived
+from .switch import Switch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Agent:
         self._writer = wire.Writer(1)
         self._processes: dict[int, Process] = {}
         self._leases: list[Lease] = []
+        self._switch = Switch()
         self._selector = selectors.DefaultSelector()
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._ending = False
@@ -82,8 +84,13 @@ class Agent:
         match order["do"]:
             case "lease":
                 self._lease(order["count"], order["ports"])
+            case "connect":
+                self._connect(order["count"])
+            case "line":
+                self._switch.set_line(order["between"], up=order["up"])
+                self._tell("line", between=order["between"], up=order["up"])
             case "spawn":
-                self._nursery.spawn(order)
+                self._nursery.spawn({**order, "network": self._switch.networks.get(order["address"])})
             case "stop" | "kill" if self._nursery.withdraw(order["task"]):
                 self._tell("exited", task=order["task"], **never_lived())
             case "stop" if process := self._processes.get(order["task"]):
@@ -108,10 +115,17 @@ class Agent:
         self._leases += leases
         self._tell("leased", ports=[one.port for one in leases])
 
+    def _connect(self, count: int) -> None:
+        try:
+            self._tell("connected", addresses=self._switch.connect(count))
+        except OSError as error:
+            self._tell("fault", order="connect", errno=error.errno, error=error.strerror)
+
     def _release(self) -> None:
         for held in self._leases:
             held.close()
         self._leases.clear()
+        self._switch.close()
         self._tell("released")
 
     def _on_started(self, process: Process) -> None:

@@ -96,7 +96,7 @@ class Agent:
 
 
 def spawn(*argv: str, task: int = 0, **more: Any) -> dict[str, Any]:
-    return {"do": "spawn", "task": task, "argv": argv, "cwd": None, "env": {}, "cores": [], **more}
+    return {"do": "spawn", "task": task, "argv": argv, "cwd": None, "env": {}, "cores": [], "address": None, **more}
 
 
 def shell(script: str, task: int = 0) -> dict[str, Any]:
