@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -62,6 +62,7 @@ class Plan:
         chief: number of the task that is chief: the chief job's, else worker 0.
         deciding: numbers of the tasks whose common success is the run's.
         notes: what the reader should know before the run starts.
+        places: where peers may dial a task, as ``address:port``, and its number.
     """
 
     config: ClusterConfig
@@ -69,6 +70,7 @@ class Plan:
     chief: int
     deciding: frozenset[int]
     notes: tuple[str, ...]
+    places: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -153,7 +155,21 @@ def make(
         chief,
         deciding(tasks),
         (*_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
+        _places(tasks, hosts, ports or {}, own),
     )
+
+
+def _places(
+    tasks: Sequence[Task], hosts: Sequence[Host], ports: Mapping[int, int], own: Mapping[int, str]
+) -> dict[str, int]:
+    # A host that is named by its name is dialled at one of its addresses.
+    known = {host.address: (host.address, *host.exposed) for host in hosts}
+    return {
+        f"{bracketed(address)}:{ports[task.number]}": task.number
+        for task in tasks
+        if task.number in ports
+        for address in ([own[task.number]] if task.number in own else known[task.host])
+    }
 
 
 def deciding(tasks: Sequence[Task]) -> frozenset[int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher import events
+from launcher import events, network
 from launcher.verdict import Ending, Interruption, Verdict, judge
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class _TaskState:
     error: Mapping[str, Any] | None = None
     lost: str = ""
     told_to_stop: float | None = None
+    unanswered: set[int] = field(default_factory=set)
 
     @property
     def over(self) -> bool:
@@ -86,7 +87,7 @@ class _TaskState:
         return self.exited is not None and self.exited.status == 0
 
     def ending(self) -> Ending:
-        return Ending(self.task, self.exited, self.error, self.lost)
+        return Ending(self.task, self.exited, self.error, self.lost, tuple(sorted(self.unanswered)))
 
 
 @dataclass
@@ -136,6 +137,8 @@ class Supervisor:
                 return self._on_exit(event)
             case events.TaskReport(_, {"kind": "cold", "why": str(why)}):
                 return self._on_cold(why)
+            case events.TaskReport(number, {"kind": "unanswered", "places": [*places]}):
+                self._states[number].unanswered.update(network.tasks_at(map(str, places), self.plan.places))
             case events.TaskReport(number, record):
                 self._on_report(self._states[number], record)
             case events.AgentFault(order="spawn", task=int(number)):

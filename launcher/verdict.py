@@ -7,6 +7,8 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from launcher import network
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -23,12 +25,14 @@ class Ending(NamedTuple):
         exited: how its process ended; None when it was never seen to end.
         error: its last error, exit or not-started record, if it made one.
         lost: why its host was lost, with the task still on it; empty when it was not.
+        unanswered: numbers of the tasks whose hosts acknowledged nothing any more of what it sent them.
     """
 
     task: Task
     exited: TaskExited | None = None
     error: Mapping[str, Any] | None = None
     lost: str = ""
+    unanswered: tuple[int, ...] = ()
 
 
 class Interruption(NamedTuple):
@@ -66,7 +70,8 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     """Tell the cause from its victims.
 
     The cause is the task that failed first on its own account. An evaluator's failure ends nobody else, so it counts only
-    when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all.
+    when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all, and
+    the network did not fail either.
     What ended by our own signal was stopped, and is no failure, unless it had reported an error before.
     """
     fates: dict[int, Fate] = {ending.task.number: _fate(ending) for ending in endings}
@@ -78,10 +83,12 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     if lost and not failed:
         reason = f"the agent on {lost[0].task.host} was lost: {lost[0].lost}"
         return Verdict("unavailable", 69, None, reason, "", fates)
+    if suspects and not failed and (cut := network.cut(endings)):
+        return Verdict("unavailable", 69, None, cut.reason, cut.hint, fates)
     if suspects:
         return _blame(min(suspects, key=_when), suspects, fates)
     if interruption is not None:
-        return _interrupted(interruption, fates)
+        return _interrupted(interruption, fates, network.cut(endings))
     return Verdict("ok", 0, None, "all tasks are done", "", fates)
 
 
@@ -122,11 +129,13 @@ def _exit_status(ending: Ending) -> int:
     return exited.status or 1 if exited.signal is None else 128 + exited.signal
 
 
-def _interrupted(interruption: Interruption, fates: Mapping[int, Fate]) -> Verdict:
+def _interrupted(interruption: Interruption, fates: Mapping[int, Fate], cut: network.Cut | None) -> Verdict:
     if interruption.signal is not None:
         name = signal.Signals(interruption.signal).name
         return Verdict("interrupted", 128 + interruption.signal, None, f"interrupted by {name}", "", fates)
     reason = f"the run's deadline of {interruption.timeout:g} s passed"
+    if cut is not None:
+        return Verdict("deadline", 124, None, f"{reason}: {cut.reason}", cut.hint, fates)
     return Verdict("deadline", 124, None, reason, "raise --timeout, or leave it out", fates)
 
 

@@ -20,6 +20,7 @@ from . import facts, guard, kernel, strays, wire
 from .nursery import Nursery
 from .process import never_lived
 from .switch import Switch
+from .unanswered import unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ class Agent:
             case "stop" | "kill" if self._nursery.withdraw(order["task"]):
                 self._tell("exited", task=order["task"], **never_lived())
             case "stop" if process := self._processes.get(order["task"]):
+                self._look_for_silence(process)
                 process.terminate(order["grace"])
             case "kill" if process := self._processes.get(order["task"]):
                 process.kill()
@@ -162,6 +164,14 @@ class Agent:
 
     def _on_report(self, process: Process, data: bytes) -> None:
         for record in process.reports(data):
+            self._tell("report", task=process.number, record=record)
+            if record.get("victim"):
+                self._look_for_silence(process)
+
+    def _look_for_silence(self, process: Process) -> None:
+        """Tell which peers leave a worker without an answer, while it is there to be looked at."""
+        if process.ended is None and (places := unanswered(process.pid)):
+            record = {"kind": "unanswered", "places": places, "time": time.time()}
             self._tell("report", task=process.number, record=record)
 
     def _close(self, process: Process, descriptor: int) -> None:

@@ -214,6 +214,49 @@ def train(steps: int) -> float:
     return total
 
 
+def say_something(folder: Path) -> None:
+    """Worker 0 writes to its peers in turn; nobody reads, but live hosts acknowledge."""
+    places = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"]
+    me = os.environ["TFLAUNCH_TASK"].rpartition(":")[2]
+    with socket.create_server(("", int(places[int(me)].partition(":")[2])), reuse_port=True):
+        report("progress", step=0)
+        while not (folder / "go").exists():
+            time.sleep(0.01)
+        lines = [socket.create_connection(place.split(":")) for place in places]
+        report("progress", step=1)
+        while True:
+            for line in lines if me == "0" else ():
+                line.sendall(b"x")
+            time.sleep(0.1)
+
+
+def test_a_deadline_tells_who_could_not_reach_whom(clusters: Clusters, tmp_path: Path) -> None:
+    cluster = clusters(3, links=True, warm=False, timeout=5, grace=0.1)
+    run = cluster.start(say_something, tmp_path)
+    for task in range(3):
+        cluster.until_step(0, task)
+    (tmp_path / "go").touch()
+    for task in range(3):
+        cluster.until_step(1, task)
+    cluster.drop_link(0, 2)
+    reason = "the run's deadline of 5 s passed: worker 0 and worker 2 could not reach each other"
+    assert run.wait().outcome.verdict.reason == reason
+
+
+@WITH_TENSORFLOW
+def test_a_training_fails_and_the_verdict_names_the_pair(cluster: Cluster) -> None:
+    run = cluster.start(train, 100_000)
+    cluster.until_step(5)
+    cluster.drop_link(0, 2)
+    ended = run.wait()
+    assert ended.fates == ("victim", "victim", "victim")
+    assert {type(error).__name__ for error in ended.errors()} <= {"UnavailableError", "DeadlineExceededError"}
+    verdict = ended.outcome.verdict
+    assert (verdict.status, verdict.exit_status) == ("unavailable", 69)
+    assert verdict.reason == "worker 0 and worker 2 could not reach each other"
+    assert verdict.hint == "look at the network of 127.0.0.1; no other line between tasks failed"
+
+
 @WITH_TENSORFLOW
 def test_a_training_goes_on_when_the_line_comes_back(cluster: Cluster) -> None:
     run = cluster.start(train, 150)
