@@ -90,6 +90,50 @@ class TaskSignalled(NamedTuple):
     alive: bool
 
 
+class TaskStopped(NamedTuple):
+    """A signal (SIGSTOP, SIGTSTP ...) has stopped the task's process; ``time`` in seconds since the epoch."""
+
+    task: int
+    time: float
+
+
+class TaskResumed(NamedTuple):
+    """The task's process was let go on."""
+
+    task: int
+    time: float
+
+
+class TaskStacks(NamedTuple):
+    """Where the task was when all were asked (``agent/stacks.py``).
+
+    Attributes:
+        state: what the kernel says of its main process (proc(5)): ``T`` for stopped, ``D`` for one that waits for a disk.
+        text: its Python stacks as faulthandler writes them; empty when it told nothing.
+    """
+
+    task: int
+    state: str
+    text: str
+
+
+class PortsListening(NamedTuple):
+    """The leased ports of this host on which its tasks listen."""
+
+    host: str
+    ports: tuple[int, ...]
+
+
+class HostTerminated(NamedTuple):
+    """Somebody asked the agent of this host to end (SIGTERM), as a host does that goes down."""
+
+    host: str
+
+
+class StacksAsked(NamedTuple):
+    """Somebody wants to know where all tasks are (``launcher/door.py``)."""
+
+
 class TaskExited(NamedTuple):
     """The task's process is gone, reaped, and its output drained.
 
@@ -141,12 +185,18 @@ Event = (
     | TasksConnected
     | LineSet
     | PortsReleased
+    | PortsListening
+    | HostTerminated
     | TaskStarted
     | TaskOutput
     | TaskReport
     | TaskSignalled
+    | TaskStopped
+    | TaskResumed
+    | TaskStacks
     | TaskExited
     | Signalled
+    | StacksAsked
     | FaultOrdered
     | DeadlinePassed
 )

@@ -34,7 +34,7 @@ class Link:
         self.facts: Mapping[str, Any] = {}
         self._reader = wire.Reader()
         self._writer = wire.Writer(channel.stdin)
-        # What to add to the host's clock to get ours; the first frame's travel time is the error, under a second.
+        # What to add to the host's clock to get ours; the error is the travel time of the fastest frame that told it.
         self._offset = 0.0
         for descriptor in (channel.stdin, channel.stdout):
             os.set_blocking(descriptor, False)
@@ -115,6 +115,18 @@ class Link:
                 if isinstance(record.get("time"), int | float):
                     record["time"] += self._offset
                 yield events.TaskReport(message["task"], record)
+            case "ping":
+                self._offset = min(self._offset, time.time() - message["clock"])
+            case "listening":
+                yield events.PortsListening(self.host, tuple(message["ports"]))
+            case "terminated":
+                yield events.HostTerminated(self.host)
+            case "stacks":
+                yield events.TaskStacks(message["task"], message["state"], message["text"])
+            case "stopped":
+                yield events.TaskStopped(message["task"], message["time"] + self._offset)
+            case "resumed":
+                yield events.TaskResumed(message["task"], message["time"] + self._offset)
             case "signalled":
                 yield events.TaskSignalled(message["task"], message["signal"], message["alive"])
             case "exited":

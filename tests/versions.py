@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 OLDEST = Pair("2.21.0", "3.12.0", "2.21.0")
 NEWEST = Pair("", "", "")
-TESTS = [f"tests/worker/test_worker_{name}.py" for name in ("keras3", "callbacks", "repair")]
+TESTS = [f"tests/worker/test_worker_{name}.py" for name in ("keras3", "callbacks", "preempted_fit", "repair")]
 INSTALLED = f"from importlib.metadata import version; print(*(n + ' ' + version(n) for n in {Pair._fields}), sep=', ')"
 
 

@@ -59,6 +59,7 @@ def _train(name: str, given: Mapping[str, Any], environment: Mapping[str, str], 
         # Cached: it is here that a TensorFlow built for GPUs complains of a machine without.
         tf.config.list_physical_devices("GPU")
     from worker.checkpoint.saving import CheckpointError
+    from worker.preemption import Preempted
     from worker.train import NotANumberError, train
 
     task = find(name, NAMES)
@@ -66,6 +67,9 @@ def _train(name: str, given: Mapping[str, Any], environment: Mapping[str, str], 
         train(task, flags.settings(task, given, environment), context)
     except (CheckpointError, NotANumberError) as error:
         _end(error, error.exit_status, context, agreed=True)
+    except Preempted as stop:
+        # Said already, and nobody's fault.
+        raise _Leaving(stop.exit_status, str(stop), victim=False) from None
     return 0
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONTROL_FD = "TFLAUNCH_CONTROL_FD"
+STACKS_FD = 255
 LINE_LIMIT = 4096  # PIPE_BUF of Linux: shorter writes to a pipe never mix with those of another process
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
 PRIVATE = "_tflaunch"
@@ -48,10 +49,11 @@ class ControlLine:
         """
         python = sys.version.partition(" ")[0]
         # Put together by hand: json takes longer to import than all of this file to run.
-        hello = f'{{"kind": "state", "time": {time.time()}, "state": "started", "python": "{python}"}}\n'
+        hello = f'{{"kind": "state", "time": {time.time()}, "state": "started", "python": "{python}", "stacks": %d}}\n'
         try:
             self._fd = int(descriptor)
             os.set_inheritable(self._fd, False)
+            hello %= offer_stacks()
             self._pipe = os.fstat(self._fd)
             self._owner = os.getpid()
             self._write(hello.encode())
@@ -74,6 +76,29 @@ class ControlLine:
         # A program that closes all descriptors may get this number again, for a file of its own.
         if os.path.samestat(os.fstat(self._fd), self._pipe):
             os.write(self._fd, line)
+
+
+def offer_stacks() -> int:
+    """Has SIGURG write the stacks of all threads to a file in memory, where the agent finds them; gives its descriptor.
+
+    Whatever the program waits in, were it a C++ collective: no line of Python has to run for that. -1: not here.
+    """
+    import _signal  # what signal is made of, without its enums
+    import faulthandler
+
+    try:
+        file = os.memfd_create("tflaunch-stacks")
+        try:
+            # Out of the way: a program may rely on the numbers that its own files get.
+            os.dup2(file, STACKS_FD, inheritable=False)
+            os.close(file)
+            file = STACKS_FD
+        except OSError:
+            pass
+        faulthandler.register(_signal.SIGURG, file, all_threads=True)
+    except (AttributeError, OSError):  # not Linux; too many files
+        return -1
+    return file
 
 
 def encode(record: "Mapping[str, object]") -> bytes:

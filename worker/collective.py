@@ -1,6 +1,7 @@
 """What the workers of one strategy do together: have the chief's value, or the mean of all their values.
 
-Every worker has to call these functions, and in the same order; one that does not makes the others wait.
+Every worker has to call these functions, and in the same order; one that does not makes the others wait. The first two and
+``local`` ask nobody.
 """
 
 from __future__ import annotations
@@ -16,6 +17,17 @@ if TYPE_CHECKING:
 def spans_workers(strategy: tf.distribute.Strategy | None) -> bool:
     """Whether the replicas of ``strategy`` are in several processes."""
     return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy) and strategy.extended._in_multi_worker_mode()
+
+
+def peers(strategy: tf.distribute.Strategy) -> list[str]:
+    """The addresses of all workers of a strategy but this one."""
+    if not spans_workers(strategy):
+        return []
+    resolver = strategy.cluster_resolver
+    spec = resolver.cluster_spec()
+    own = spec.task_address(resolver.task_type, resolver.task_id)
+    addresses = [address for job in spec.jobs if job in {"chief", "worker"} for address in spec.job_tasks(job)]
+    return [address for address in addresses if address != own]
 
 
 def from_chief(strategy: tf.distribute.Strategy, value: Any) -> Any:
@@ -73,4 +85,7 @@ def _as_floating(value: Any) -> Any:
     if value is None:
         return None
     tensor = tf.convert_to_tensor(value)
-    return tf.cast(tensor, tf.float32) if tensor.dtype.is_integer or tensor.dtype.is_bool else tensor
+    if tensor.dtype.is_integer or tensor.dtype.is_bool:
+        return tf.cast(tensor, tf.float32)
+    # What comes from outside of the replicas may be on no device, and a reduction needs to know where its values are.
+    return tf.identity(tensor)

@@ -1,7 +1,8 @@
 """The step: what every replica computes, what goes over the wire, and what is done with the sum.
 
-Everything that a step tells travels with its gradients, in one reduction: the loss, the metrics' sums, and who saw a number
-that is none. So all workers know the same after each step, at the price of the gradients alone.
+Everything that a step tells travels with its gradients, in one reduction: the loss, the metrics' sums, who saw a number
+that is none, and whether a worker was asked to stop. So all workers know the same after each step, at the price of the
+gradients alone.
 """
 
 from __future__ import annotations
@@ -39,12 +40,27 @@ class Steps(NamedTuple):
         bad_step: which of these steps, from 0, was the first whose loss or gradient was no number; -1 when none was.
             It and all steps after it have changed nothing.
         bad_replica: the first replica that saw it.
+        stop: whether a worker made them knowing that it is to stop.
     """
 
     losses: NDArray[np.float32]
     sums: NDArray[np.float64]
     bad_step: int
     bad_replica: int
+    stop: bool
+
+
+class Scores(NamedTuple):
+    """What some batches have come to; the same on every worker.
+
+    Attributes:
+        sums: of the metrics, a row for each batch. Added up in the end, it does not matter to the last bit in how many calls
+            they were made.
+        stop: as for ``Steps``.
+    """
+
+    sums: NDArray[np.float64]
+    stop: bool
 
 
 class Learner:
@@ -91,24 +107,25 @@ class Learner:
         self._learn = tf.function(self._learn_steps)
         self._score = tf.function(self._score_steps)
 
-    def learn(self, iterator: Any, steps: int) -> Steps:  # noqa: ANN401 - over a distributed dataset
-        """Make ``steps`` optimizer steps, in one call of TensorFlow."""
-        losses, sums, bad_step, blame = self._learn(iterator, tf.constant(steps))
-        return Steps(losses.numpy(), sums.numpy().astype(np.float64), int(bad_step), int(np.argmax(blame)))
+    def learn(self, iterator: Any, steps: int, *, asked: bool = False) -> Steps:  # noqa: ANN401 - over a distributed dataset
+        """Make ``steps`` optimizer steps, in one call of TensorFlow; tell the others whether this worker was asked to stop."""
+        losses, sums, bad_step, blame, stop = self._learn(iterator, tf.constant(steps), tf.constant(float(asked)))
+        sums = sums.numpy().astype(np.float64)
+        return Steps(losses.numpy(), sums, int(bad_step), int(np.argmax(blame)), bool(stop > 0))
 
-    def score(self, iterator: Any, steps: int) -> NDArray[np.float64]:  # noqa: ANN401 - as above
-        """The metrics' sums over ``steps`` batches; changes nothing."""
-        total: NDArray[np.float64] = self._score(iterator, tf.constant(steps)).numpy().astype(np.float64)
-        return total
+    def score(self, iterator: Any, steps: int, *, asked: bool = False) -> Scores:  # noqa: ANN401 - as above
+        """The metrics over ``steps`` batches, in one call of TensorFlow; changes nothing."""
+        each = self._score(iterator, tf.constant(steps), tf.constant(float(asked))).numpy().astype(np.float64)
+        return Scores(each[:, 1:], bool(each[-1, 0] > 0))
 
-    def _learn_steps(self, iterator: Any, steps: tf.Tensor) -> tuple[tf.Tensor, ...]:  # noqa: ANN401
+    def _learn_steps(self, iterator: Any, steps: tf.Tensor, asked: tf.Tensor) -> tuple[tf.Tensor, ...]:  # noqa: ANN401
         losses = tf.TensorArray(tf.float32, steps)
         sums = tf.zeros([self.metrics.size])
         blame = tf.zeros([self.strategy.num_replicas_in_sync])
-        bad_step = tf.constant(-1)
+        bad_step, stop = tf.constant(-1), tf.constant(0.0)
         for step in tf.range(steps):
-            seen, gradients = self.strategy.run(self._forward, args=next(iterator))
-            loss, added, saw_bad = _split(self._local(seen), self.metrics.size)
+            seen, gradients = self.strategy.run(self._forward, args=(asked, *next(iterator)))
+            stop, loss, added, saw_bad = _split(self._local(seen), self.metrics.size)
             losses = losses.write(step, loss)
             if bad_step < 0:
                 if tf.reduce_any(saw_bad > 0):
@@ -118,7 +135,7 @@ class Learner:
                     # Not inside what each replica runs: a collective, which an optimizer may contain, works neither in
                     # a condition there nor in one here (TensorFlow 2.21). Ours are all done by now.
                     self._update(gradients)
-        return losses.stack(), sums, bad_step, blame
+        return losses.stack(), sums, bad_step, blame, stop
 
     def _update(self, gradients: Any) -> None:  # noqa: ANN401 - PerReplica
         if self.scale is None:
@@ -133,9 +150,9 @@ class Learner:
         """Any replica's value of what is the same on all of them."""
         return tf.nest.map_structure(lambda one: self.strategy.experimental_local_results(one)[0], value)
 
-    def _forward(self, features: Any, labels: Any, weights: tf.Tensor) -> tuple[tf.Tensor, list[Any]]:  # noqa: ANN401
+    def _forward(self, asked: tf.Tensor, *part: Any) -> tuple[tf.Tensor, list[Any]]:  # noqa: ANN401
         """One replica's part of a step. Gives what is known of the whole step: its report, and its gradient."""
-        report, gradients = self._pieces(features, labels, weights)
+        report, gradients = self._pieces(*part)
         context = tf.distribute.get_replica_context()
         fine = tf.math.is_finite(report[0])
         if self.scale is None:
@@ -144,7 +161,7 @@ class Learner:
         bad = tf.cast(~fine, tf.float32)
         saw_bad = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync) * bad
         present = [gradient for gradient in gradients if gradient is not None]
-        *summed, report = context.all_reduce(SUM, [*present, tf.concat([report, saw_bad], 0)])
+        *summed, report = context.all_reduce(SUM, [*present, tf.concat([[asked], report, saw_bad], 0)])
         each = iter(summed)
         return report, [None if gradient is None else next(each) for gradient in gradients]
 
@@ -190,16 +207,17 @@ class Learner:
             gradients = [None if one is None else one / replicas for one in gradients]
         self.optimizer.apply(gradients, self.model.trainable_variables)
 
-    def _score_steps(self, iterator: Any, steps: tf.Tensor) -> tf.Tensor:  # noqa: ANN401
-        sums = tf.zeros([self.metrics.size])
-        for _ in tf.range(steps):
-            sums += self._local(self.strategy.run(self._score_part, args=next(iterator)))
-        return sums
+    def _score_steps(self, iterator: Any, steps: tf.Tensor, asked: tf.Tensor) -> tf.Tensor:  # noqa: ANN401
+        each = tf.TensorArray(tf.float32, steps)
+        for step in tf.range(steps):
+            seen = self.strategy.run(self._score_part, args=(asked, *next(iterator)))
+            each = each.write(step, self._local(seen))
+        return each.stack()
 
-    def _score_part(self, features: Any, labels: Any, weights: tf.Tensor) -> tf.Tensor:  # noqa: ANN401
+    def _score_part(self, asked: tf.Tensor, features: Any, labels: Any, weights: tf.Tensor) -> tf.Tensor:  # noqa: ANN401
         outputs = _as_float32(self.model(features, training=False))
         sums = self.metrics.sums(self._loss(labels, outputs), labels, outputs, tf.cast(weights > 0, tf.float32))
-        return tf.distribute.get_replica_context().all_reduce(SUM, sums)
+        return tf.distribute.get_replica_context().all_reduce(SUM, tf.concat([[asked], sums], 0))
 
 
 class _Scale(tf.Module):  # type: ignore[misc] # mypy knows nothing of TensorFlow
@@ -233,8 +251,8 @@ def _leave_sums_to_us(optimizer: keras.optimizers.Optimizer) -> bool:
     return True
 
 
-def _split(report: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    return report[0], report[1 : 1 + size], report[1 + size :]
+def _split(report: tf.Tensor, size: int) -> tuple[tf.Tensor, ...]:
+    return report[0], report[1], report[2 : 2 + size], report[2 + size :]
 
 
 def _nth(batch: Any, number: int, parts: int) -> Any:  # noqa: ANN401 - tensors in any structure

@@ -18,14 +18,17 @@ from worker.checkpoint.checkpoints import Checkpoints
 from worker.checkpoint.rhythm import EPOCHLY
 from worker.checkpoint.saving import CheckpointError, Saving
 from worker.checkpoint.state import State
+from worker.collective import peers
 from worker.context import report
-from worker.data import Arrays, Records, Schedule, Share
+from worker.data import Arrays, Schedule, Share
 from worker.feed import feed
 from worker.host import one_at_a_time
 from worker.learner import Learner
 from worker.named import make_optimizer
 from worker.pace import Pace
+from worker.preemption import Preemption
 from worker.progress import Progress, short
+from worker.score import score
 from worker.strategy import build, choose, make_virtual_devices
 from worker.task import Result, TaskError, nearest
 
@@ -58,6 +61,7 @@ def train(task: Task, settings: Settings, context: Context) -> Mapping[str, floa
         TaskError: on every worker alike, if the training cannot be done as it is asked for.
         CheckpointError: the training cannot begin with the checkpoints there are, or its end could not be saved.
         NotANumberError: on every worker alike.
+        Preempted: on every worker alike, when SIGTERM has come to one of them.
     """
     say = _print if context.is_chief else _keep_quiet
     # First of all: what a task does to get its data may well be TensorFlow's, and a cluster is to be formed before that.
@@ -76,10 +80,15 @@ def train(task: Task, settings: Settings, context: Context) -> Mapping[str, floa
     told = partial(say, "checkpoints")
     with Checkpoints(saving, run.state, is_chief=context.is_chief, say=told) as checkpoints:
         shown = board.Board(settings.checkpoint_dir) if settings.tensorboard and context.is_chief else None
-        position = _learn(run, checkpoints, shown, say)
-        outcome = checkpoints.finish(position)
-        exported = checkpoints.export(run.learner.model, position.step, saved_model=settings.export)
-        tested = _test(run, say)
+        start = checkpoints.resume()
+        with Preemption(peers(strategy), start.step, say, checkpoints.wait) as preemption:
+            position = _learn(run, start, checkpoints, preemption, shown, say)
+            outcome = checkpoints.finish(position)
+            if preemption.agreed:
+                preemption.stop(position.step, saved=checkpoints.settled(outcome))
+            exported = checkpoints.export(run.learner.model, position.step, saved_model=settings.export)
+            preemption.release(position.step, saved=checkpoints.settled(outcome))
+            tested = _test(run, preemption, say)
     measures = {**position.measured, **tested}
     if tested:
         _record(run, position, tested, shown)
@@ -166,36 +175,56 @@ def _check_measures(settings: Settings, names: tuple[str, ...], *, validated: bo
             raise TaskError(f"{flag}: nothing is measured as {wanted.metric}", hint)
 
 
-def _learn(run: _Run, checkpoints: Checkpoints, shown: board.Board | None, say: Say) -> Position:
-    """Make all steps that are left, and give the position after them."""
+def _learn(
+    run: _Run, position: Position, checkpoints: Checkpoints, preemption: Preemption, shown: board.Board | None, say: Say
+) -> Position:
+    """Make all steps that are left, unless the workers agree to stop before, and give the position after them."""
     settings, schedule = run.settings, run.schedule
     steps = settings.epochs * schedule.steps_per_epoch
     steps = steps if settings.steps is None else min(steps, settings.steps)
-    position = checkpoints.resume()
     say("checkpoints", f"{settings.checkpoint_dir}{_described(position.step, steps)}")
-    if position.step >= steps:
+    if position.step >= steps and not position.unmeasured:
         return position
     if warning := check(run.learner.strategy, run.share, run.data.train, schedule, position.step):
         say("WARNING", warning)
     iterator = iter(feed(run.learner.strategy, run.data.train, schedule, first_step=position.step))
     progress = Progress(say, settings.epochs, steps, settings.global_batch)
     pace = Pace(run.state, settings.steps_per_call, is_chief=run.share.worker == 0)
-    while position.step < steps and not (settings.patience and settings.patience.is_over(position.history)):
-        many = min(pace.steps, steps - position.step, schedule.steps_per_epoch - position.batch)
-        made = run.learner.learn(iterator, settings.save_every.steps_left(position.step, many))
-        _refuse_bad(made, position.step, run.share)
-        pace.made(len(made.losses))
-        position = _advanced(run, position, made)
-        progress.stepped((position.step - 1) // schedule.steps_per_epoch, position.step, float(made.losses[-1]))
-        if not position.batch:
-            position = _measured(run, position)
-            progress.epoch_done(position.epoch - 1, position.step, position.measured)
-            _record(run, position, position.measured, shown)
+    while position.unmeasured or (position.step < steps and not _is_over(settings, position)):
+        # One that was stopped before it had measured an epoch does that first.
+        if not position.unmeasured:
+            first = position.step
+            many = min(pace.steps, steps - first, schedule.steps_per_epoch - position.batch)
+            position, loss = _stepped(run, position, iterator, settings.save_every.steps_left(first, many), preemption)
+            pace.made(position.step - first)
+            progress.stepped((position.step - 1) // schedule.steps_per_epoch, position.step, loss)
+        if position.unmeasured and not preemption.agreed:
+            position = _measured(run, position, pace.steps, preemption)
+            if not position.unmeasured:
+                progress.epoch_done(position.epoch - 1, position.step, position.measured)
+                _record(run, position, position.measured, shown)
+        if preemption.agreed:
+            return position
         checkpoints.after_step(position)
     if position.step < steps and settings.patience:
         waited = f"{settings.patience.metric} has not become better for {settings.patience.epochs} epochs"
         say("stopped", f"after epoch {position.epoch}: {waited}")
     return position
+
+
+def _stepped(run: _Run, start: Position, iterator: Any, many: int, preemption: Preemption) -> tuple[Position, float]:  # noqa: ANN401 - over a distributed dataset
+    """Make some steps of one epoch. Gives the position after them, and the last one's loss."""
+    made = run.learner.learn(iterator, many, asked=preemption.asked)
+    preemption.hold()
+    _refuse_bad(made, start.step, run.share)
+    if made.stop:
+        preemption.agree()
+    return _advanced(run, start, made), float(made.losses[-1])
+
+
+def _is_over(settings: Settings, position: Position) -> bool:
+    """Whether the epochs so far are the last ones, however many there were to be."""
+    return settings.patience is not None and settings.patience.is_over(position.history)
 
 
 def _record(run: _Run, position: Position, measures: Mapping[str, float], shown: board.Board | None) -> None:
@@ -216,8 +245,8 @@ def _advanced(run: _Run, start: Position, made: Steps) -> Position:
     return replace(start, step=step, epoch=epoch, batch=batch, seed=run.settings.seed, partial=partial_sums)
 
 
-def _measured(run: _Run, position: Position) -> Position:
-    """The position at the end of an epoch, with the epoch's measures in its history."""
+def _measured(run: _Run, position: Position, many: int, preemption: Preemption) -> Position:
+    """The position at the end of an epoch, with its measures in the history; unchanged if the workers agreed to stop."""
     total, *sums = position.partial
     measures = {
         **run.learner.metrics.results(np.array(sums)),
@@ -225,25 +254,17 @@ def _measured(run: _Run, position: Position) -> Position:
         "step": position.step,
     }
     if run.data.validation is not None:
-        measures |= {f"val_{name}": value for name, value in _score(run, run.data.validation).items()}
+        validated = score(run.learner, run.data.validation, run.settings.global_batch, many, preemption)
+        if not validated:
+            return position
+        measures |= {f"val_{name}": value for name, value in validated.items()}
     return replace(position, history=(*position.history, measures), partial=())
 
 
-def _score(run: _Run, source: Source) -> Mapping[str, float]:
-    """The measures of a source, exact to its last example."""
-    if isinstance(source, Records):
-        # Split by file, the workers would see some examples twice and others not at all.
-        source = replace(source, split="data", shuffle=0)
-    batch = min(len(source), run.settings.global_batch * 4)
-    schedule = Schedule(len(source), batch, seed=None)
-    iterator = iter(feed(run.learner.strategy, source, schedule))
-    return run.learner.metrics.results(run.learner.score(iterator, schedule.steps_per_epoch))
-
-
-def _test(run: _Run, say: Say) -> dict[str, float]:
+def _test(run: _Run, preemption: Preemption, say: Say) -> dict[str, float]:
     if run.data.test is None:
         return {}
-    measures = _score(run, run.data.test)
+    measures = score(run.learner, run.data.test, run.settings.global_batch, len(run.data.test), preemption)
     count = len(run.data.test)
     plain = {name: value for name, value in measures.items() if "accuracy" not in name}
     say("test", "   ".join(f"{short(name)} {value:.4f}" for name, value in plain.items()))

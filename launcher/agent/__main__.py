@@ -16,7 +16,7 @@ import time
 from contextlib import suppress
 from functools import partial
 
-from . import facts, guard, kernel, strays, wire
+from . import facts, guard, kernel, stacks, strays, wire
 from .nursery import Nursery
 from .process import never_lived
 from .switch import Switch
@@ -48,11 +48,14 @@ class Agent:
         self._processes: dict[int, Process] = {}
         self._leases: list[Lease] = []
         self._switch = Switch()
+        self._questions: list[stacks.Question] = []
         self._selector = selectors.DefaultSelector()
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._ending = False
         self._held_back = False
         self._heard = self._beat = time.monotonic()
+        self._guard = os.getppid()
+        self._told_to_end = False
 
     def run(self) -> None:
         """Serve the launcher until it says bye, goes away, or falls silent; then end whatever is left."""
@@ -101,6 +104,10 @@ class Agent:
                 process.kill()
             case "signal":
                 self._signal(order["task"], order["signal"])
+            case "stacks":
+                self._ask_for_stacks()
+            case "listening":
+                self._tell_who_listens()
             case "release":
                 self._release()
             case "bye":
@@ -130,6 +137,16 @@ class Agent:
         self._switch.close()
         self._tell("released")
 
+    def _tell_who_listens(self) -> None:
+        from .ports import listening
+
+        ports = {one.port for one in self._leases}
+        found = set(listening(ports))
+        for network in self._switch.networks.values():
+            with kernel.inside(network):
+                found.update(listening(ports))
+        self._tell("listening", ports=sorted(found))
+
     def _on_started(self, process: Process) -> None:
         self._processes[process.number] = process
         if not self._held_back:
@@ -140,6 +157,11 @@ class Agent:
         process = self._processes.get(number)
         alive = process is not None and process.deliver(name)
         self._tell("signalled", task=number, signal=name, alive=alive)
+
+    def _ask_for_stacks(self) -> None:
+        """Every worker that lives, at the same moment as far as that goes."""
+        living = [process for process in self._processes.values() if process.ended is None]
+        self._questions += [stacks.Question(process) for process in living]
 
     # From the workers
 
@@ -183,13 +205,29 @@ class Agent:
 
     def _on_signal(self, descriptor: int) -> None:
         if {signal.SIGTERM, signal.SIGHUP} & set(os.read(descriptor, 4096)):
-            self._ending = True
+            self._on_told_to_end()
+        self._tell_of_stops()
         reaped = False
         while (pid := guard.zombie()) is not None:
             self._reap(pid)
             reaped = True
         if reaped:
             strays.end_strays(list(self._processes.values()), self._nursery.servers)
+
+    def _on_told_to_end(self) -> None:
+        """The host goes down, say. The workers have time to save: the launcher stops them everywhere, and says bye."""
+        if self._told_to_end or os.getppid() != self._guard:
+            self._ending = True  # told again, or by the kernel because the guard is gone
+        self._told_to_end = True
+        self._tell("terminated")
+
+    def _tell_of_stops(self) -> None:
+        """Somebody has stopped a worker, or let it go on: the kernel says so as it says that one has ended."""
+        while (change := guard.stop_or_go()) is not None:
+            pid, stopped = change
+            for process in self._processes.values():
+                if process.pid == pid and process.ended is None:
+                    self._tell("stopped" if stopped else "resumed", task=process.number, time=time.time())
 
     def _reap(self, pid: int) -> None:
         process = next((one for one in self._processes.values() if one.pid == pid and one.ended is None), None)
@@ -216,6 +254,7 @@ class Agent:
         moments = [] if self._silence is None else [self._beat + HEARTBEAT]
         for process in self._processes.values():
             moments += [at for at in (process.kill_at, process.drain_by) if at is not None]
+        moments += [question.next for question in self._questions]
         # epoll counts milliseconds in an int: some 24 days are as long as it can wait.
         return min(_LONGEST_WAIT, max(0.0, min(moments) - time.monotonic())) if moments else None
 
@@ -229,6 +268,9 @@ class Agent:
                 process.drain_by = now + _DRAIN
             elif process.drain_by is not None and now >= process.drain_by:
                 self._give_up_draining(process)
+        for question in [one for one in self._questions if one.answered()]:
+            self._questions.remove(question)
+            self._tell("stacks", task=question.number, state=question.state, text=question.text)
         # Where nobody would take silence for death, nobody is woken to break it.
         if self._silence is not None and now - self._beat >= HEARTBEAT:
             self._beat = now

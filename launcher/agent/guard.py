@@ -43,6 +43,9 @@ def stand(loop: Callable[[], None]) -> None:
 
 
 def _wait(child: int) -> int:
+    # Whoever means the agent may well hit its first process: the loop is to hear of it.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: os.kill(child, number))
     null = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1):
         # The launcher must see EOF when the loop goes, and the loop must see it when the launcher does.
@@ -75,3 +78,12 @@ def zombie() -> int | None:
     except ChildProcessError:
         return None
     return None if found is None else found.si_pid
+
+
+def stop_or_go() -> tuple[int, bool] | None:
+    """A child that a signal has stopped (True) or let go on (False) since the last call; None when there is none."""
+    try:
+        found = os.waitid(os.P_ALL, 0, os.WSTOPPED | os.WCONTINUED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return None if found is None else (found.si_pid, found.si_code != os.CLD_CONTINUED)

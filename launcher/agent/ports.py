@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
+# As /proc/net/tcp has it (include/net/tcp_states.h).
+_LISTEN = b"0A"
+
 
 class Lease:
     """One port, held until ``close``."""
@@ -56,6 +59,19 @@ def lease(count: int, ports: tuple[int, int] | None) -> list[Lease]:
             held.close()
         raise
     return leases
+
+
+def listening(ports: set[int]) -> list[int]:
+    """Those of the ports that somebody listens on. Empty where /proc does not tell; it never is the leases themselves."""
+    found = set()
+    for name in ("tcp", "tcp6"):
+        with suppress(OSError), open(f"/proc/net/{name}", "rb") as file:
+            next(file)
+            for line in file:
+                _, local, _, state, *_ = line.split()
+                if state == _LISTEN:
+                    found.add(int(local.rpartition(b":")[2], 16))
+    return sorted(found & ports)
 
 
 def _lease_any() -> Lease:

@@ -60,6 +60,7 @@ class Process:
         ended: how the main process ended, once it has been reaped: wait status, peak resident KiB, and when.
         signals: what the agent itself sent to it, in order.
         kill_at: when the stop ladder reaches SIGKILL (monotonic), while one is under way.
+        stacks: its descriptor for them, once it has told (stacks.py); -1: none.
     """
 
     def __init__(self, number: int, command: Command, start: Starter) -> None:
@@ -69,6 +70,7 @@ class Process:
         self.signals: list[str] = []
         self.kill_at: float | None = None
         self.drain_by: float | None = None
+        self.stacks = -1
         self.oom_kills = _oom_kills()
         output, output_end = os.pipe()
         control, control_end = os.pipe()
@@ -132,6 +134,9 @@ class Process:
                 if isinstance(record, dict):
                     if not _is_time(record.get("time", 0.0)):
                         del record["time"]
+                    match record:
+                        case {"kind": "state", "stacks": int(descriptor)}:
+                            self.stacks = descriptor
                     yield record
 
     def obituary(self) -> dict[str, object]:

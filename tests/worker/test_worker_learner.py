@@ -86,7 +86,7 @@ for name, (model, optimizer, options) in CASES.items():
     for number, weights in enumerate(learner.model.get_weights()):
         found[f"{name}/weights {number}"] = weights
     in_order = Schedule(131, 50, seed=None)
-    sums = learner.score(iter(feed(strategy, source, in_order)), in_order.steps_per_epoch)
+    sums = learner.score(iter(feed(strategy, source, in_order)), in_order.steps_per_epoch).sums.sum(axis=0)
     for measure, value in learner.metrics.results(sums).items():
         found[f"{name}/measured {measure}"] = value
     predicted = learner.model.predict if size == 1 and not virtual else None

@@ -66,7 +66,9 @@ class Checkpoints:
 
     def after_step(self, position: Position) -> bool:
         """Save if it is time to, and tell whether it was."""
-        due = self._saving.every.crossed(self._last, position) or self._time_has_come(position.step)
+        # A run that was stopped in between has saved an epoch's last step without the epoch's measures.
+        due = self._last.unmeasured or self._saving.every.crossed(self._last, position)
+        due = due or self._time_has_come(position.step)
         if due:
             self.save(position)
         return due
@@ -82,6 +84,15 @@ class Checkpoints:
         """Save the last step, if it is not yet, and wait until all is written."""
         self.save(position, wait=True)
         return self._chief.outcome(position) if self._chief else Outcome()
+
+    def settled(self, outcome: Outcome) -> bool:
+        """Whether the last step is on the chief's disk. Nobody comes out of it before the chief is done with saving."""
+        return bool(int(self._state.from_chief(b"%d" % outcome.complete if self._chief else None)))
+
+    def wait(self) -> None:
+        """Wait for what is being written; no collective, and in any thread."""
+        if self._chief:
+            self._chief.wait()
 
     def export(self, model: Any, step: int, *, saved_model: bool = False) -> str:  # noqa: ANN401 - Keras of both kinds
         """Put the trained model beside the checkpoints, and give the reason if that fails; empty on all other workers.

@@ -85,11 +85,12 @@ class Chief:
     def save(self, position: Position, averages: Mapping[str, tf.Tensor], *, wait: bool) -> None:
         self._saved_at = time.monotonic()
         if wait or self._is_best(position):
-            self._wait()
+            self.wait()
         if self._writing.is_alive():
             self._skipped += 1
             return
         if position.step in self._measures:
+            self._amend(position)
             return
         self._begun = position
         self._warn_of_best(position)
@@ -99,7 +100,7 @@ class Chief:
         )
         self._writing.start()
         if wait:
-            self._wait()
+            self.wait()
 
     def ask_again_after(self, step_time: float) -> int:
         seconds = self._saving.every.seconds or 0
@@ -118,10 +119,11 @@ class Chief:
         return ""
 
     def close(self) -> None:
-        self._wait()
+        self.wait()
         self._store.close()
 
-    def _wait(self) -> None:
+    def wait(self) -> None:
+        """Until nothing is being written."""
         # Never started, it cannot be waited for.
         if self._writing.ident is not None:
             self._writing.join()
@@ -203,6 +205,16 @@ class Chief:
             self._tell_failure(position.step, reason(error))
             return
         self._tell_success(position.step)
+
+    def _amend(self, position: Position) -> None:
+        """A checkpoint may be older than the measures of its step: of a training that was stopped before it had taken them."""
+        if self._measures[position.step] == position.measured:
+            return
+        self._measures[position.step] = position.measured
+        try:
+            self._store.measure(position.step, position.measured)
+        except Exception as error:  # noqa: BLE001 - as in _write
+            self._tell_failure(position.step, reason(error))
 
     def _retire(self) -> None:
         newest = sorted(self._measures)[-self._saving.keep :]

@@ -35,6 +35,11 @@ class Position:
         """What was measured right here; empty when the last measures are older."""
         return self.history[-1] if self.history and self.history[-1].get("step") == self.step else {}
 
+    @property
+    def unmeasured(self) -> bool:
+        """Whether an epoch is over, and what it has come to is not in the history yet."""
+        return not self.batch and bool(self.partial)
+
     def to_json(self) -> str:
         return json.dumps(asdict(self))
 

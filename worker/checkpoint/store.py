@@ -25,7 +25,7 @@ import json
 import os
 import re
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -184,6 +184,16 @@ class Store:
         except BaseException:
             self.disk.clear(passing)
             raise
+
+    def measure(self, step: int, measures: Mapping[str, float]) -> None:
+        """Put measures that were taken later beside a checkpoint.
+
+        Raises:
+            Damaged: its manifest is.
+            OSError, tf.errors.OpError: as for ``write``.
+        """
+        manifest = replace(self.manifest(step), measures=measures)
+        self.disk.put(f"{_name(step)}/{MANIFEST}", json.dumps(asdict(manifest), indent=1) + "\n")
 
     def keep(self, steps: Iterable[int]) -> None:
         """Say which checkpoints there are from now on, the latest among them, and remove the others that are whole."""

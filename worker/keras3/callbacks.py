@@ -6,6 +6,7 @@ changed is what it does then: a worker that follows the chief writes nothing, an
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from keras.src.callbacks import backup_and_restore, callback_list, csv_logger, model_checkpoint, tensorboard
@@ -13,6 +14,7 @@ from keras.src.layers import BatchNormalization
 from keras.src.utils import file_utils
 
 from ..collective import average, from_chief, spans_workers
+from . import preemption
 from .follow import follows, on_chief, strategy_of
 from .replacement import Replacement
 
@@ -22,13 +24,15 @@ if TYPE_CHECKING:
 
 def replacements() -> Iterator[Replacement]:
     hook = ("self", "logs")
+    batch_end = ("self", "batch", "logs")
     epoch_end = ("self", "epoch", "logs")
     yield Replacement(callback_list.CallbackList, "on_epoch_end", epoch_end, _average_first)
     yield Replacement(callback_list.CallbackList, "on_test_begin", hook, _average_first)
     yield Replacement(model_checkpoint.ModelCheckpoint, "_save_model", ("self", "epoch", "batch", "logs"), _decide_only)
     yield Replacement(backup_and_restore.BackupAndRestore, "_save_model", ("self",), _back_up)
     yield Replacement(backup_and_restore.BackupAndRestore, "on_train_begin", hook, _restore)
-    yield Replacement(backup_and_restore.BackupAndRestore, "on_train_end", hook, on_chief)
+    yield Replacement(backup_and_restore.BackupAndRestore, "on_train_batch_end", batch_end, _stop_after_batch)
+    yield Replacement(backup_and_restore.BackupAndRestore, "on_train_end", hook, _stop_before_removal)
     yield Replacement(csv_logger.CSVLogger, "on_train_begin", hook, on_chief)
     yield Replacement(csv_logger.CSVLogger, "on_epoch_end", epoch_end, on_chief)
     yield Replacement(csv_logger.CSVLogger, "on_train_end", hook, on_chief)
@@ -80,8 +84,10 @@ def _back_up(stock: Any) -> Any:
     def save_model(self: Any) -> None:
         if self.save_freq != "epoch":
             _average(self.model)
+        fit = preemption.current()
         if not follows(strategy_of(self)):
-            stock(self)
+            with fit.writing() if fit else nullcontext():
+                stock(self)
 
     return save_model
 
@@ -99,10 +105,30 @@ def _restore(stock: Any) -> Any:
             found = file_utils.exists(self.backup_dir)
             stock(self, logs)
         # A chief that cannot read what it found has ended by now, and is waited for in vain.
-        if from_chief(strategy, found):
+        if restored := bool(from_chief(strategy, found)):
             _adopt(strategy, self.model)
+        batches = self.save_freq != "epoch"
+        preemption.begin(self.model, saves_batches=batches, save=self._save_model, restored=restored)
 
     return on_train_begin
+
+
+def _stop_after_batch(stock: Any) -> Any:
+    def on_train_batch_end(self: Any, batch: int, logs: Any = None) -> None:
+        stock(self, batch, logs)
+        if fit := preemption.current():
+            fit.batch_done()
+
+    return on_train_batch_end
+
+
+def _stop_before_removal(stock: Any) -> Any:
+    def on_train_end(self: Any, logs: Any = None) -> None:
+        if fit := preemption.current():
+            fit.all_done()
+        on_chief(stock)(self, logs)
+
+    return on_train_end
 
 
 def _adopt(strategy: Any, model: Any) -> None:

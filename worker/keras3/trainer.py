@@ -15,14 +15,23 @@ from keras.src.layers import BatchNormalization
 from keras.src.optimizers import base_optimizer, loss_scale_optimizer
 from tensorflow.python.data.ops import multi_device_iterator_ops
 
-from ..collective import local, means, spans_workers
+from ..collective import local, spans_workers
+from . import preemption
 from .replacement import Replacement
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+_FIT = (
+    "self", "x", "y", "batch_size", "epochs", "verbose", "callbacks", "validation_split", "validation_data", "shuffle",
+    "class_weight", "sample_weight", "initial_epoch", "steps_per_epoch", "validation_steps", "validation_batch_size",
+    "validation_freq",
+)  # fmt: skip
+
+
 def replacements() -> Iterator[Replacement]:
+    yield Replacement(trainer.TensorFlowTrainer, "fit", _FIT, _ending)
     yield Replacement(trainer.TensorFlowTrainer, "_maybe_symbolic_build", ("self", "iterator", "data_batch"), _build)
     yield Replacement(trainer.TensorFlowTrainer, "_make_function", ("self", "step_function"), _several_steps)
     yield Replacement(trainer, "reduce_per_replica", ("values", "strategy", "reduction"), _mean_of_logs)
@@ -39,6 +48,18 @@ def replacements() -> Iterator[Replacement]:
     # Another one is left as it is: it costs time, and no result.
     if quick.fits():
         yield quick
+
+
+def _ending(stock: Any) -> Any:
+    """What a BackupAndRestore has begun with SIGTERM ends with its ``fit``, however that ends."""
+
+    def fit(self: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return stock(self, *args, **kwargs)
+        finally:
+            preemption.end()
+
+    return fit
 
 
 def _build(stock: Any) -> Any:
@@ -97,7 +118,7 @@ def _mean_of_logs(stock: Any) -> Any:
     def reduce_per_replica(values: Any, strategy: Any, reduction: str) -> Any:
         if reduction not in {"auto", "mean"} or not spans_workers(strategy):
             return stock(values, strategy, reduction)
-        return means(strategy, values)
+        return preemption.means_with_word(strategy, values)
 
     return reduce_per_replica
 

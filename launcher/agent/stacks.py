@@ -1,0 +1,78 @@
+"""Where the threads of a worker are: it is asked by a signal, and writes its Python stacks into a file in its memory.
+
+worker/boot.py has offered that, and told the file's descriptor. What does not run, or is no Python worker, writes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .process import Process
+
+# Ignored by a process that has not made anything else of it, so that nobody suffers from being asked.
+SIGNAL = signal.SIGURG
+# The name under which the worker made the file: a program that closes all descriptors may get its number for another one.
+FILE = "/memfd:tflaunch-stacks"
+_POLL = 0.02
+# Nothing tells when a dump is complete: it is taken for that when no more has come for this long.
+_QUIET = 0.1
+_PATIENCE = 2.0
+_MOST = 1 << 20
+
+
+class Question:
+    """A worker that has been asked. ``answered`` is to be called now and then.
+
+    Attributes:
+        next: when to look again (monotonic).
+        state: what the kernel says that its main process is doing (proc(5): R, S, D, T ...); empty when it is gone.
+        text: what it has written so far.
+    """
+
+    def __init__(self, process: Process) -> None:
+        self.number = process.number
+        self.text = ""
+        self.state = _state(process.pid)
+        self._changed = self._asked = self.next = time.monotonic()
+        self._file = _open(process.pid, process.stacks) if self.state not in {"", "T", "t", "Z"} else -1
+        self._start = self._size = 0
+        if self._file >= 0:
+            self._start = self._size = os.fstat(self._file).st_size
+            with suppress(ProcessLookupError):
+                os.kill(process.pid, SIGNAL)
+
+    def answered(self) -> bool:
+        """Whether there is nothing more to come; ``text`` then is whole."""
+        if self._file < 0:
+            return True
+        now = time.monotonic()
+        size = os.fstat(self._file).st_size
+        if size != self._size:
+            self._size, self._changed = size, now
+        complete = self._size > self._start and now - self._changed >= _QUIET
+        if not complete and now - self._asked < _PATIENCE:
+            self.next = now + _POLL
+            return False
+        self.text = os.pread(self._file, min(_MOST, self._size - self._start), self._start).decode(errors="replace")
+        os.close(self._file)
+        self._file = -1
+        return True
+
+
+def _state(pid: int) -> str:
+    with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[0].decode()
+    return ""
+
+
+def _open(pid: int, descriptor: int) -> int:
+    path = f"/proc/{pid}/fd/{descriptor}"
+    with suppress(OSError):
+        if os.readlink(path).startswith(FILE):
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    return -1
