@@ -25,9 +25,10 @@ class Agents:
     """One started agent on each host. As a context manager it leaves none behind, however the run ends."""
 
     def __init__(self, links: Mapping[str, Link], loop: Loop, run_dir: RunDir) -> None:
-        self._links = links
+        self._links = dict(links)
         self._loop = loop
         self._run_dir = run_dir
+        self._leased: dict[str, tuple[int, ...]] = {}
         for link in links.values():
             loop.add(link)
 
@@ -56,7 +57,7 @@ class Agents:
         return {host: link.facts for host, link in self._links.items()}
 
     def lease(self, needs: Mapping[str, Sequence[int]], ports: tuple[int, int] | None) -> dict[int, int]:
-        """Lease a port for each task, on the host that will use it.
+        """Lease a port for each task, on the host that will use it. What is leased already stays.
 
         Args:
             needs: host -> numbers of its tasks that peers dial.
@@ -69,13 +70,23 @@ class Agents:
             UnavailableError: too few ports are free in the range.
             Interrupted: a signal came first.
         """
-        for host, numbers in needs.items():
-            self._links[host].order("lease", count=len(numbers), ports=ports)
-        leased: dict[str, tuple[int, ...]] = {}
-        for event in self._until(lambda: len(leased) == len(needs)):
+        for host in needs.keys() - self._leased.keys():
+            self._links[host].order("lease", count=len(needs[host]), ports=ports)
+        for event in self._until(lambda: needs.keys() <= self._leased.keys()):
             if isinstance(event, events.PortsLeased):
-                leased[event.host] = event.ports
-        return {number: port for host, own in leased.items() for number, port in zip(needs[host], own, strict=True)}
+                self._leased[event.host] = event.ports
+        return {number: port for host in needs for number, port in zip(needs[host], self._leased[host], strict=True)}
+
+    def revive(self, channel: Callable[[str], Channel]) -> None:
+        """Put a new agent in the place of each one that is lost; its ports are lost with it.
+
+        Args:
+            channel: starts an agent on the host of this address.
+        """
+        for host in [host for host, link in self._links.items() if link.lost]:
+            self._leased.pop(host, None)
+            self._links[host] = Link(host, channel(host))
+            self._loop.add(self._links[host])
 
     def connect(self, tasks: Mapping[str, Sequence[int]]) -> dict[int, str]:
         """Give each task an address of its own, in a network that the agent of its host makes for them.
@@ -128,6 +139,8 @@ class Agents:
                 raise Interrupted(number)
             case events.AgentLost(host, why):
                 raise UnavailableError(f"{host}: its agent did not start: {why}", self._run_dir.agent_words(host))
+            case events.HostTerminated(host):
+                raise UnavailableError(f"{host}: somebody told its agent to end")
             case events.DeadlinePassed("hello"):
                 raise UnavailableError(f"no word from an agent within {_HELLO:g} s")
             case events.AgentFault(host, "lease", errno.EMFILE, reason):

@@ -82,6 +82,10 @@ class ClusterConfig:
         warm: whether workers are forked from a process that has imported TensorFlow; None lets ``launcher.warmth`` decide.
         grace: seconds from SIGTERM to SIGKILL, for each worker.
         timeout: seconds the whole run may take; None for no limit.
+        max_restarts: how often the cluster is started again after a failure.
+        backoff: seconds of the pause before the second restart; each further one is twice as long.
+        forgive_after: seconds of progress after which restarts are counted anew.
+        never_restart, always_restart: exceptions and exit statuses that are no reason for a restart, or always are one.
         origins: for every other attribute "default", the file's name as it was given, or the flag; where several had
             a part in it, all of them, joined by ", ".
     """
@@ -106,6 +110,11 @@ class ClusterConfig:
     output: Literal["all", "chief", "failed", "none"] = "all"
     grace: float = 30.0
     timeout: float | None = None
+    max_restarts: int = 0
+    backoff: float = 1.0
+    forgive_after: float = 600.0
+    never_restart: tuple[str, ...] = ()
+    always_restart: tuple[str, ...] = ()
     run_dir: str = "runs"
     checkpoint_dir: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)

@@ -117,9 +117,14 @@ class Console:
             sink.close()
 
     def introduce(self, plan: Plan, run_dir: Path) -> None:
-        """Learn whose lines are to come, and say what is about to run."""
+        """Say what is about to run, and learn whose lines are to come."""
         if self._output != "none":
             self.say("\n".join([f"{plan.summary} · logs in {run_dir}", *plan.notes]))
+        self.follow(plan)
+
+    def follow(self, plan: Plan) -> None:
+        """Learn whose lines are to come."""
+        self._partial.clear()
         self._tracebacks = Tracebacks({task.number: task.label for task in plan.tasks})
         width = max(len(task.label) for task in plan.tasks)
         for task in plan.tasks:

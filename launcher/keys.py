@@ -47,6 +47,10 @@ _ADDRESS = Text(
     pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]*|(?=.*:.*:)[0-9A-Fa-f:][0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?",
 )
 
+_ENDING = Either(
+    (Integer(1, 255), Text("the name of an exception or an exit status", pattern=r"[A-Za-z_][A-Za-z0-9_]*"))
+)
+
 HOST = Object(
     (
         Key(
@@ -209,6 +213,40 @@ KEYS = (
     ),
     Key("grace", Seconds(zero=True), "Seconds a worker has to end after SIGTERM, before SIGKILL", default=30),
     Key("timeout", Seconds(zero=False), "Seconds that the whole run may take", otherwise="no limit", examples=(3600,)),
+    Key(
+        "max_restarts",
+        Integer(0, 1_000_000),
+        "How often the cluster is started again after a failure",
+        "All tasks, from the last checkpoint. Not after failures that a restart cannot help.",
+        default=0,
+    ),
+    Key(
+        "backoff",
+        Seconds(zero=True),
+        "Seconds of the pause before the second restart, doubled for each further one",
+        "The first is made at once. Up to half of each pause is left to chance.",
+        default=1,
+    ),
+    Key(
+        "forgive_after",
+        Seconds(zero=True),
+        "Seconds of progress after which restarts are counted anew",
+        default=600,
+    ),
+    Key(
+        "never_restart",
+        ListOf(_ENDING, unique=True, noun="a list of exceptions and exit statuses"),
+        "Exceptions, by name, and exit statuses that are no reason to start again",
+        default=[],
+        examples=(["ValueError", 3],),
+    ),
+    Key(
+        "always_restart",
+        ListOf(_ENDING, unique=True, noun="a list of exceptions and exit statuses"),
+        "Exceptions, by name, and exit statuses that always are, up to max_restarts",
+        default=[],
+        examples=(["OSError", 75],),
+    ),
     Key("run_dir", _STRING, "Directory under which each run gets one of its own", _FROM_HERE, default="runs"),
     Key(
         "checkpoint_dir",

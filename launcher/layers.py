@@ -175,6 +175,10 @@ class _Settings:
             "ports": keys.port_range(self.value("ports")) if self.value("ports") else None,
             "grace": float(self.value("grace")),
             "timeout": None if timeout is None else float(timeout),
+            "backoff": float(self.value("backoff")),
+            "forgive_after": float(self.value("forgive_after")),
+            "never_restart": tuple(map(str, self.value("never_restart"))),
+            "always_restart": tuple(map(str, self.value("always_restart"))),
             "origins": self._origins(),
         }
         return ClusterConfig(**{name: self.value(*paths[0]) for name, paths in _PATHS.items()} | derived)

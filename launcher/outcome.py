@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from launcher.events import TaskExited
     from launcher.placement import Task
     from launcher.plan import Plan
+    from launcher.restart import Try
     from launcher.run_dir import RunDir
     from launcher.supervisor import Supervisor
 
@@ -48,12 +49,16 @@ class Outcome:
 
     Attributes:
         last_words: the last lines of the task, or of the agent, that is to blame.
+        before: the attempts before the last one.
+        enough: why there was no further one, where it might have been expected.
     """
 
     verdict: Verdict
     tasks: tuple[TaskOutcome, ...]
     run_dir: Path
     last_words: tuple[str, ...] = ()
+    before: tuple[Try, ...] = ()
+    enough: str = ""
 
     def as_json(self) -> dict[str, object]:
         """The content of outcome.json."""
@@ -67,14 +72,16 @@ class Outcome:
             "cause": verdict.cause and verdict.cause.label,
             "reason": verdict.reason,
             "hint": verdict.hint,
+            "exception": verdict.exception,
             "alike": [task.label for task in verdict.alike],
+            "restarts": [_try_as_json(number, one) for number, one in enumerate(self.before)],
             "tasks": [_task_as_json(one) for one in self.tasks],
         }
 
     def story(self) -> str:
         """The verdict in lines for a person: the cause, its last words, who went down with it, where to read on."""
         if self.verdict.status == "ok":
-            return f"all done · logs in {self.run_dir}"
+            return f"all done{self._after()} · logs in {self.run_dir}"
         lines = [self._headline()]
         if self.verdict.hint:
             lines.append(self.verdict.hint)
@@ -83,7 +90,13 @@ class Outcome:
         elif self.verdict.cause is not None:
             lines.append("it printed nothing")
         lines += self._others()
+        if self.enough:
+            lines.append(self.enough)
         return "\n".join([*lines, f"exit status {self.verdict.exit_status} · logs in {self.run_dir}"])
+
+    def _after(self) -> str:
+        count = len(self.before)
+        return f" after {count} restart{'s' if count > 1 else ''}" if count else ""
 
     def _headline(self) -> str:
         cause = self.verdict.cause
@@ -109,12 +122,15 @@ class Outcome:
         return lines
 
 
-def conclude(plan: Plan, supervisor: Supervisor, run_dir: RunDir) -> Outcome:
+def conclude(
+    plan: Plan, supervisor: Supervisor, run_dir: RunDir, before: Sequence[Try] = (), enough: str = ""
+) -> Outcome:
     """The outcome of a run that is over."""
     verdict = supervisor.verdict()
     exits = supervisor.exits()
     tasks = tuple(_task_outcome(task, verdict, exits.get(task.number), run_dir) for task in plan.tasks)
-    return Outcome(verdict, tasks, run_dir.path, tuple(_last_words(verdict, tasks, run_dir)))
+    words = tuple(_last_words(verdict, tasks, run_dir))
+    return Outcome(verdict, tasks, run_dir.path, words, tuple(before), enough)
 
 
 def _last_words(verdict: Verdict, tasks: Sequence[TaskOutcome], run_dir: RunDir) -> list[str]:
@@ -151,6 +167,11 @@ def _task_outcome(task: Task, verdict: Verdict, exited: TaskExited | None, run_d
     if exited is None:
         return TaskOutcome(task, fate, None, None, None, log)
     return TaskOutcome(task, fate, exited.status, exited.signal, exited.peak, log)
+
+
+def _try_as_json(number: int, one: Try) -> dict[str, object]:
+    cause = one.verdict.cause and one.verdict.cause.label
+    return {"attempt": number, "cause": cause, "reason": one.verdict.reason, "step": one.step}
 
 
 def _task_as_json(one: TaskOutcome) -> dict[str, object]:

@@ -63,6 +63,7 @@ class Plan:
         deciding: numbers of the tasks whose common success is the run's.
         notes: what the reader should know before the run starts.
         places: where peers may dial a task, as ``address:port``, and its number.
+        attempt: 0 for the first, one more for each restart.
     """
 
     config: ClusterConfig
@@ -71,6 +72,7 @@ class Plan:
     deciding: frozenset[int]
     notes: tuple[str, ...]
     places: Mapping[str, int] = field(default_factory=dict)
+    attempt: int = 0
 
     @property
     def tasks(self) -> tuple[Task, ...]:
@@ -95,6 +97,8 @@ class Plan:
             "private": config.private,
             "grace": config.grace,
             "timeout": config.timeout,
+            "max_restarts": config.max_restarts,
+            "attempt": self.attempt,
             "ports": "any free port" if config.ports is None else f"{config.ports[0]}-{config.ports[1]}",
             "origins": dict(config.origins),
             "notes": list(self.notes),
@@ -113,6 +117,7 @@ def make(
     ports: Mapping[int, int] | None = None,
     warmth: Warmth | None = None,
     addresses: Mapping[int, str] | None = None,
+    attempt: int = 0,
 ) -> Plan:
     """Put the plan together.
 
@@ -123,6 +128,7 @@ def make(
         ports: the leased port of each task that has one; None when nothing was leased.
         warmth: which tasks are started warm; None for none.
         addresses: the address of each task that has one of its own.
+        attempt: how many attempts there were before.
     """
     own = addresses or {}
     cluster = tf_config.cluster(
@@ -139,7 +145,7 @@ def make(
     launches = []
     for task in tasks:
         settings = [
-            *_ours(config, task, tf_config.render(cluster, task.job, task.index), run, decided[task.host]),
+            *_ours(config, task, tf_config.render(cluster, task.job, task.index), (run, attempt), decided[task.host]),
             *((name, value, "forwarded") for name, value in forwarded.items()),
             *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
         ]
@@ -156,6 +162,7 @@ def make(
         deciding(tasks),
         (*_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
         _places(tasks, hosts, ports or {}, own),
+        attempt,
     )
 
 
@@ -204,10 +211,11 @@ def bracketed(address: str) -> str:
 
 
 def _ours(
-    config: ClusterConfig, task: Task, own_tf_config: str, run: str, decided: frozenset[str]
+    config: ClusterConfig, task: Task, own_tf_config: str, run: tuple[str, int], decided: frozenset[str]
 ) -> list[tuple[str, str, str]]:
     settings = [("TF_CONFIG", own_tf_config, "tflaunch")]
-    names = {"TFLAUNCH_RUN": run, "TFLAUNCH_ATTEMPT": "0", "TFLAUNCH_TASK": f"{task.job}:{task.index}"}
+    name, attempt = run
+    names = {"TFLAUNCH_RUN": name, "TFLAUNCH_ATTEMPT": str(attempt), "TFLAUNCH_TASK": f"{task.job}:{task.index}"}
     settings += [(name, value, "tflaunch") for name, value in names.items()]
     if config.checkpoint_dir is not None:
         settings.append(("TFLAUNCH_CHECKPOINT_DIR", config.checkpoint_dir, config.origins["checkpoint_dir"]))

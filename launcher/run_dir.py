@@ -4,7 +4,7 @@ runs/<name>-<UTC time>-<id>/    mode 0700
 run.json                    the plan (no secrets) and the versions
 events.jsonl                everything that happened but output, a line each
 metrics.jsonl               what the training measured, a line an epoch, if it told
-attempt-0/worker-0.log      every byte that the task wrote, in order
+attempt-0/worker-0.log      every byte that the task wrote, in order; attempt-1 and so on after restarts
 agents/<host>.log           what an agent, or what carries it, had to say itself
 outcome.json                how it ended
 runs/latest                     a link to the newest
@@ -36,6 +36,7 @@ class RunDir:
     def __init__(self, path: Path, warn: Callable[[str], object]) -> None:
         self.path = path
         self._warn = warn
+        self._attempt = path / "attempt-0"
         self._logs: dict[str, AppendOnly] = {}
         self._events = AppendOnly(path / "events.jsonl", warn)
         self._metrics = AppendOnly(path / "metrics.jsonl", warn)
@@ -56,17 +57,26 @@ class RunDir:
         try:
             base.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
-            for part in ("attempt-0", "agents"):
-                (self.path / part).mkdir(mode=0o700)
+            (self.path / "agents").mkdir(mode=0o700)
+            self._attempt.mkdir(mode=0o700)
         except OSError as error:
             raise RequestError(
                 f"cannot keep the run under {base}: {error.strerror}", "choose another place with --run-dir"
             ) from None
         _point(base / "latest", self.path.name)
 
+    def begin(self, attempt: int) -> None:
+        """Have what the tasks write from now on be that of this attempt."""
+        for log in self._logs.values():
+            log.close()
+        self._logs.clear()
+        self._attempt = self.path / f"attempt-{attempt}"
+        with suppress(OSError):  # what cannot be written is told when something is
+            self._attempt.mkdir(mode=0o700, exist_ok=True)
+
     def log_path(self, slug: str) -> Path:
         """Where the output of the task ``slug`` goes."""
-        return self.path / "attempt-0" / f"{slug}.log"
+        return self._attempt / f"{slug}.log"
 
     def agent_log(self, host: str) -> Path:
         """Where the agent of ``host`` complains."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import events, network
+from launcher.restart import Try
 from launcher.verdict import Ending, Interruption, Verdict, judge
 
 if TYPE_CHECKING:
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
 
     from launcher.placement import Task
     from launcher.plan import Plan
+
+
+# A stopped worker is given up after as many seconds. TensorFlow's own heartbeats end its peers after 7 to 12 (2.21).
+STOPPED = 10.0
 
 
 class Spawn(NamedTuple):
@@ -76,6 +81,8 @@ class _TaskState:
     error: Mapping[str, Any] | None = None
     lost: str = ""
     told_to_stop: float | None = None
+    stopped: float | None = None
+    preempted: Mapping[str, Any] | None = None
     unanswered: set[int] = field(default_factory=set)
 
     @property
@@ -86,8 +93,10 @@ class _TaskState:
     def succeeded(self) -> bool:
         return self.exited is not None and self.exited.status == 0
 
-    def ending(self) -> Ending:
-        return Ending(self.task, self.exited, self.error, self.lost, tuple(sorted(self.unanswered)))
+    def ending(self, *, waited: bool) -> Ending:
+        stopped = self.stopped if waited else None
+        unanswered = tuple(sorted(self.unanswered))
+        return Ending(self.task, self.exited, self.error, self.lost, stopped, self.preempted, unanswered)
 
 
 @dataclass
@@ -104,7 +113,11 @@ class Supervisor:
     _ending: bool = field(init=False, default=False)
     _signals: int = field(init=False, default=0)
     _cold: set[str] = field(init=False, default_factory=set)
+    _patience: dict[str, int] = field(init=False, default_factory=dict)
     _interruption: Interruption | None = field(init=False, default=None)
+    _signs: tuple[float, float] | None = field(init=False, default=None)
+    _step: int | None = field(init=False, default=None)
+    _evaluations: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self._states = [_TaskState(task) for task in self.plan.tasks]
@@ -116,7 +129,14 @@ class Supervisor:
 
     def verdict(self) -> Verdict:
         """What happened."""
-        return judge([state.ending() for state in self._states], self._interruption)
+        # Whoever stops a run that waits for a stopped task is who ended it.
+        waited = self._interruption is None
+        return judge([state.ending(waited=waited) for state in self._states], self._interruption)
+
+    def attempt(self) -> Try:
+        """What is to be known of the attempt when it is over, to decide whether there is to be another one."""
+        first, last = self._signs or (0.0, 0.0)
+        return Try(self.verdict(), self._step, last - first)
 
     def exits(self) -> Mapping[int, events.TaskExited]:
         """How each task ended that was seen to end, by number."""
@@ -125,7 +145,7 @@ class Supervisor:
     def start(self) -> list[Command]:
         """The first commands."""
         commands: list[Command] = [Spawn(task.number) for task in self.plan.tasks]
-        if self.plan.config.timeout is not None:
+        if self.plan.config.timeout is not None and self.plan.attempt == 0:
             commands.append(SetTimer("run", self.plan.config.timeout))
         return commands
 
@@ -147,6 +167,14 @@ class Supervisor:
                 return self._on_lost(host, why)
             case events.Signalled(number):
                 return self._on_signal(number)
+            case events.HostTerminated(host):
+                return self._on_host_terminated(host)
+            case events.TaskStopped(number, at):
+                return self._on_stopped(self._states[number], at)
+            case events.TaskResumed(number):
+                return self._on_resumed(self._states[number])
+            case events.DeadlinePassed(name) if name in self._patience:
+                return self._on_out_of_patience(self._states[self._patience.pop(name)])
             case events.DeadlinePassed("run"):
                 self._interruption = self._interruption or Interruption(now, timeout=self.plan.config.timeout)
                 return self._stop_all()
@@ -163,10 +191,46 @@ class Supervisor:
 
     def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> None:
         match record.get("kind"):
+            case "progress" | "metrics" | "checkpoint" if state.task.job != "evaluator":
+                self._signs = (self._signs[0] if self._signs else self._now, self._now)
+                step = record.get("step")
+                if isinstance(step, int):
+                    self._step = max(step, self._step or 0)
+            case "preempted":
+                state.preempted = record
             case "error" | "exit" | "not-started":
                 # A script that is told to stop may well fail at it: that tells nothing about the cause.
                 told = state.told_to_stop
                 state.error = {**record, "after_stop": told is not None and record.get("time", self._now) >= told}
+
+    def _on_host_terminated(self, host: str) -> list[Command]:
+        self._interruption = self._interruption or Interruption(self._now, host=host)
+        return [Say(f"{host} was told to end: stopping all"), *self._stop_all()]
+
+    def _on_stopped(self, state: _TaskState, at: float) -> list[Command]:
+        """It may be somebody's debugger, or a moment's load: the peers of a stopped task wait for it, up to a point."""
+        if state.over or self._ending or state.stopped is not None:
+            return []
+        state.stopped = at
+        name = f"stopped {state.task.number}"
+        self._patience[name] = state.task.number
+        said = f"{state.task.label} was stopped by a signal; if it does not go on within {STOPPED:g} s, the run ends"
+        return [Say(said), SetTimer(name, STOPPED)]
+
+    def _on_resumed(self, state: _TaskState) -> list[Command]:
+        # What we stop is let go on by us, so that it can end: that changes nothing of what happened.
+        if state.stopped is None or state.told_to_stop is not None:
+            return []
+        state.stopped = None
+        self._patience.pop(f"stopped {state.task.number}", None)
+        return [Say(f"{state.task.label} goes on")]
+
+    def _on_out_of_patience(self, state: _TaskState) -> list[Command]:
+        if state.over or self._ending:
+            return []
+        if state.task.job == "evaluator":
+            return [Say(f"{state.task.label} is still stopped; training goes on without it")]
+        return self._stop_all()
 
     def _on_exit(self, event: events.TaskExited) -> list[Command]:
         state = self._states[event.task]
@@ -182,6 +246,10 @@ class Supervisor:
     def _on_failure(self, state: _TaskState) -> list[Command]:
         if state.task.job == "evaluator":
             # It is no member of the collective: training does not need it, and goes on.
+            if self._evaluations < self.plan.config.max_restarts:
+                self._evaluations += 1
+                state.exited = state.error = None
+                return [Say(f"{state.task.label} failed; it is started again"), Spawn(state.task.number)]
             return [Say(f"{state.task.label} failed; training goes on without it")]
         return self._stop_all()
 

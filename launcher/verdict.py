@@ -15,6 +15,22 @@ if TYPE_CHECKING:
     from launcher.events import TaskExited
     from launcher.placement import Task
 
+# Of Python, its libraries and TensorFlow: names, as a record has no more.
+_TRANSIENT = frozenset(
+    {
+        *(
+            "ConnectionError",
+            "ConnectionResetError",
+            "ConnectionRefusedError",
+            "ConnectionAbortedError",
+            "BrokenPipeError",
+        ),
+        *("TimeoutError", "timeout", "gaierror", "URLError", "HTTPError", "SSLError", "ReadTimeout", "ConnectTimeout"),
+        *("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "ResourceExhaustedError"),
+    }
+)
+_ASKED = "a worker was asked to end by SIGTERM"
+
 Fate = Literal["done", "failed", "victim", "stopped", "lost", "not started"]
 
 
@@ -25,6 +41,8 @@ class Ending(NamedTuple):
         exited: how its process ended; None when it was never seen to end.
         error: its last error, exit or not-started record, if it made one.
         lost: why its host was lost, with the task still on it; empty when it was not.
+        stopped: when a signal stopped it, if it did not go on before the run was ended.
+        preempted: its record of that it saved its work and ended because of a SIGTERM, if it made one.
         unanswered: numbers of the tasks whose hosts acknowledged nothing any more of what it sent them.
     """
 
@@ -32,15 +50,18 @@ class Ending(NamedTuple):
     exited: TaskExited | None = None
     error: Mapping[str, Any] | None = None
     lost: str = ""
+    stopped: float | None = None
+    preempted: Mapping[str, Any] | None = None
     unanswered: tuple[int, ...] = ()
 
 
 class Interruption(NamedTuple):
-    """Why the run was stopped from outside: by a signal to the launcher, or by its deadline."""
+    """Why the run was stopped from outside: by a signal to the launcher or to a host, or by its deadline."""
 
     time: float
     signal: int | None = None
     timeout: float | None = None
+    host: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,13 +69,16 @@ class Verdict:
     """What happened, in the terms of who has to act.
 
     Attributes:
-        status: ``ok``, ``failed`` (a worker is to blame), ``interrupted``, ``deadline`` or ``unavailable`` (a host).
+        status: ``ok``, ``failed`` (a worker is to blame), ``interrupted`` (from outside: a signal to the launcher, a host or
+            a worker that ended in good order because of it), ``deadline`` or ``unavailable`` (a host).
         exit_status: what the command ends with.
         cause: the task that failed first; None when no task is to blame.
         reason: one line, in words.
         hint: what to do about it; may be empty.
         fates: what became of each task, by number.
         alike: other tasks that failed with the same words as the cause.
+        exception: the type of the exception that ended the cause; empty when it was none.
+        transient: it is one that comes and goes, of the network or of a peer.
     """
 
     status: Literal["ok", "failed", "interrupted", "deadline", "unavailable"]
@@ -64,6 +88,8 @@ class Verdict:
     hint: str
     fates: Mapping[int, Fate]
     alike: tuple[Task, ...] = ()
+    exception: str = ""
+    transient: bool = False
 
 
 def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -> Verdict:
@@ -72,7 +98,8 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     The cause is the task that failed first on its own account. An evaluator's failure ends nobody else, so it counts only
     when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all, and
     the network did not fail either.
-    What ended by our own signal was stopped, and is no failure, unless it had reported an error before.
+    What ended by our own signal was stopped, and is no failure, unless it had reported an error before; nor is what saved
+    its work and ended because of somebody else's SIGTERM. A task that a signal stopped, and that did not go on, failed then.
     """
     fates: dict[int, Fate] = {ending.task.number: _fate(ending) for ending in endings}
     every = [ending for ending in endings if fates[ending.task.number] == "failed"]
@@ -87,8 +114,11 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
         return Verdict("unavailable", 69, None, cut.reason, cut.hint, fates)
     if suspects:
         return _blame(min(suspects, key=_when), suspects, fates)
+    saved = next((ending for ending in endings if ending.preempted is not None), None)
     if interruption is not None:
-        return _interrupted(interruption, fates, network.cut(endings))
+        return _interrupted(interruption, fates, saved, network.cut(endings))
+    if saved is not None:
+        return Verdict("interrupted", 128 + signal.SIGTERM, None, _ASKED, _kept(saved), fates)
     return Verdict("ok", 0, None, "all tasks are done", "", fates)
 
 
@@ -100,7 +130,9 @@ def _fate(ending: Ending) -> Fate:
     exited, error = ending.exited, ending.error
     if exited.status == 0:
         return "done"
-    if exited.sent and error is None:
+    if ending.stopped is not None:
+        return "failed"
+    if ending.preempted is not None or (exited.sent and error is None):
         return "stopped"
     if error is not None and error.get("after_stop"):
         return "stopped"
@@ -108,6 +140,8 @@ def _fate(ending: Ending) -> Fate:
 
 
 def _when(ending: Ending) -> float:
+    if ending.stopped is not None:
+        return ending.stopped
     if ending.error is not None and isinstance(ending.error.get("time"), int | float):
         return float(ending.error["time"])
     return ending.exited.time if ending.exited is not None else float("inf")
@@ -116,12 +150,17 @@ def _when(ending: Ending) -> float:
 def _blame(cause: Ending, suspects: Sequence[Ending], fates: Mapping[int, Fate]) -> Verdict:
     reason = explain(cause)
     alike = tuple(other.task for other in suspects if other is not cause and explain(other) == reason)
-    return Verdict("failed", _exit_status(cause), cause.task, reason, _hint(cause), fates, alike)
+    error = cause.error if cause.error is not None and cause.stopped is None else {}
+    exception = str(error["type"]) if error.get("kind") == "error" else ""
+    transient = bool(error.get("victim")) or exception in _TRANSIENT
+    return Verdict("failed", _exit_status(cause), cause.task, reason, _hint(cause), fates, alike, exception, transient)
 
 
 def _exit_status(ending: Ending) -> int:
     exited, error = ending.exited, ending.error or {}
     assert exited is not None  # noqa: S101 - only what has ended is a suspect
+    if ending.stopped is not None:
+        return 128 + signal.SIGSTOP
     if exited.sent and exited.signal is not None:
         # It had failed, and was on its way out when our signal cut that short: 1 is what Python makes of an exception.
         status = error.get("status")
@@ -129,18 +168,36 @@ def _exit_status(ending: Ending) -> int:
     return exited.status or 1 if exited.signal is None else 128 + exited.signal
 
 
-def _interrupted(interruption: Interruption, fates: Mapping[int, Fate], cut: network.Cut | None) -> Verdict:
+def _interrupted(
+    interruption: Interruption, fates: Mapping[int, Fate], saved: Ending | None, cut: network.Cut | None
+) -> Verdict:
+    hint = _kept(saved)
     if interruption.signal is not None:
         name = signal.Signals(interruption.signal).name
-        return Verdict("interrupted", 128 + interruption.signal, None, f"interrupted by {name}", "", fates)
+        return Verdict("interrupted", 128 + interruption.signal, None, f"interrupted by {name}", hint, fates)
+    if interruption.host:
+        reason = f"{interruption.host} was told to end (SIGTERM to its agent)"
+        return Verdict("interrupted", 128 + signal.SIGTERM, None, reason, hint, fates)
     reason = f"the run's deadline of {interruption.timeout:g} s passed"
     if cut is not None:
         return Verdict("deadline", 124, None, f"{reason}: {cut.reason}", cut.hint, fates)
     return Verdict("deadline", 124, None, reason, "raise --timeout, or leave it out", fates)
 
 
+def _kept(saved: Ending | None) -> str:
+    """What there is to go on from, after workers have ended in good order."""
+    match saved and saved.preempted:
+        case {"saved": True, "step": int(step)}:
+            return f"step {step:,} is saved: run it again to go on from there"
+        case {"saved": False}:
+            return "nothing new was saved: run it again to go on from the last checkpoint, if there is one"
+    return ""
+
+
 def explain(ending: Ending) -> str:
     """Why this task failed, in one line."""
+    if ending.stopped is not None:
+        return "stopped by a signal (SIGSTOP, or one like it), and did not go on"
     match ending.error:
         case {"kind": "error", "type": kind, "message": message, **rest}:
             first_line = str(message).strip().split("\n")[0]

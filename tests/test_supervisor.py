@@ -12,14 +12,17 @@ from launcher.events import (
     AgentLost,
     DeadlinePassed,
     Event,
+    HostTerminated,
     Signalled,
     TaskExited,
     TaskOutput,
     TaskReport,
+    TaskResumed,
     TaskStarted,
+    TaskStopped,
 )
 from launcher.placement import Host, place
-from launcher.supervisor import Command, Kill, Say, SetTimer, Spawn, Stop, Supervisor
+from launcher.supervisor import STOPPED, Command, Kill, Say, SetTimer, Spawn, Stop, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,6 +124,86 @@ class TestSuccess:
         assert run.supervisor.verdict().status == "ok"
 
 
+class TestStoppedByOthers:
+    def test_it_is_waited_for(self) -> None:
+        run = Run()
+        said, timer = run.post(TaskStopped(1, 1000.5))
+        assert isinstance(said, Say)
+        assert "worker 1" in said.text
+        assert timer == SetTimer("stopped 1", STOPPED)
+        assert run.post(TaskResumed(1, 1001.5)) == [Say("worker 1 goes on")]
+        assert run.post(DeadlinePassed("stopped 1")) == []
+        run.exit(0)
+        run.exit(1)
+        assert run.supervisor.verdict().status == "ok"
+
+    def test_one_that_does_not_go_on_is_the_cause(self) -> None:
+        run = Run()
+        run.post(TaskStopped(1, 1000.5))
+        assert stops(run.post(DeadlinePassed("stopped 1"))) == [0, 1]
+        assert run.post(TaskResumed(1, 1003.5)) == []
+        run.die(0, 15, "SIGTERM", "SIGCONT")
+        run.die(1, 15, "SIGTERM", "SIGCONT")
+        verdict = run.supervisor.verdict()
+        assert (verdict.status, verdict.exit_status) == ("failed", 128 + 19)
+        assert verdict.cause == run.plan.tasks[1]
+        assert verdict.fates == {0: "stopped", 1: "failed"}
+
+    def test_peers_that_do_not_wait_so_long_are_its_victims(self) -> None:
+        run = Run()
+        run.post(TaskStopped(1, 1000.5))
+        run.report(0, kind="error", type="UnavailableError", message="gone", victim=True, time=1002.0)
+        run.exit(0, 1)
+        run.die(1, 15, "SIGTERM", "SIGCONT")
+        assert run.supervisor.verdict().cause == run.plan.tasks[1]
+        assert run.supervisor.verdict().fates[0] == "victim"
+
+    def test_whoever_interrupts_meanwhile_is_who_ended_it(self) -> None:
+        run = Run()
+        run.post(TaskStopped(1, 1000.5))
+        run.post(Signalled(2))
+        run.die(0, 15, "SIGTERM", "SIGCONT")
+        run.die(1, 15, "SIGTERM", "SIGCONT")
+        assert run.supervisor.verdict().exit_status == 130
+
+    def test_training_goes_on_without_an_evaluator(self) -> None:
+        run = Run(workers=1, evaluator=1)
+        run.post(TaskStopped(1, 1000.5))
+        assert stops(run.post(DeadlinePassed("stopped 1"))) == []
+
+
+class TestPreemption:
+    def test_of_a_worker(self) -> None:
+        run = Run()
+        for task in (1, 0):
+            run.report(task, kind="preempted", step=1200, saved=True)
+            run.report(task, kind="exit", status=143, text="as SIGTERM asked")
+            run.exit(task, 143)
+        verdict = run.supervisor.verdict()
+        assert (verdict.status, verdict.exit_status, verdict.cause) == ("interrupted", 143, None)
+        assert verdict.hint == "step 1,200 is saved: run it again to go on from there"
+
+    def test_of_a_host(self) -> None:
+        run = Run()
+        said, *rest = run.post(HostTerminated("a"))
+        assert said == Say("a was told to end: stopping all")
+        assert stops(rest) == [0, 1]
+        for task in (0, 1):
+            run.report(task, kind="preempted", step=7, saved=False)
+            run.exit(task, 143, "SIGTERM", "SIGCONT")
+        verdict = run.supervisor.verdict()
+        assert (verdict.status, verdict.exit_status) == ("interrupted", 143)
+        assert "a was told to end" in verdict.reason
+        assert verdict.hint.startswith("nothing new was saved")
+
+    def test_a_failure_before_it_is_still_the_cause(self) -> None:
+        run = Run()
+        run.report(0, kind="preempted", step=7, saved=True)
+        run.die(1, 11)
+        run.exit(0, 143, "SIGTERM")
+        assert run.supervisor.verdict().exit_status == 139
+
+
 class TestFailure:
     def test_the_others_are_stopped_each_once(self) -> None:
         run = Run(workers=3)
@@ -185,7 +268,7 @@ class TestNetwork:
         object.__setattr__(run.supervisor.plan, "places", {"10.0.0.2:20001": 1})
         run.post(TaskReport(0, {"kind": "unanswered", "places": ["10.0.0.2:20001", "10.9.9.9:1"]}))
         run.post(TaskReport(0, {"kind": "unanswered", "places": 7}))
-        assert run.supervisor._states[0].ending().unanswered == (1,)
+        assert run.supervisor._states[0].ending(waited=False).unanswered == (1,)
 
 
 class TestSpawnFault:

@@ -83,7 +83,7 @@ def offer_stacks() -> int:
 
     Whatever the program waits in, were it a C++ collective: no line of Python has to run for that. -1: not here.
     """
-    import _signal  # what signal is made of, without its enums
+    import _signal  # type: ignore[import-not-found]  # what signal is made of, without its enums
     import faulthandler
 
     try:

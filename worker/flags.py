@@ -51,10 +51,7 @@ def settings(task: Task, given: Mapping[str, Any], environment: Mapping[str, str
     chosen = dict(given)
     if directory := environment.get("TFLAUNCH_CHECKPOINT_DIR"):
         chosen.setdefault("checkpoint_dir", directory)
-    if environment.get("TFLAUNCH_ATTEMPT", "0") != "0":
-        # The first attempt has started over; this one goes on from what that has saved.
-        chosen.pop("fresh", None)
-    return replace(Settings.of(task), **chosen)
+    return replace(Settings.of(task), run=environment.get("TFLAUNCH_RUN", ""), **chosen)
 
 
 def _add_training(group: argparse._ArgumentGroup) -> None:

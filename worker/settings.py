@@ -44,6 +44,7 @@ class Settings:
         data: where the examples are, for a task that can be told; None for its own.
         checkpoint_dir: where the chief writes, a path or whatever URL TensorFlow can write to.
         steps_per_call: steps that TensorFlow makes without asking Python; None finds a number that takes 0.2 s.
+        run: the name of the run that this is an attempt of: ``fresh`` starts over once for all of them.
         virtual_devices: CPU devices to make, for trying several replicas without GPUs; 0 for none.
     """
 
@@ -62,6 +63,7 @@ class Settings:
     keep: int = 3
     keep_best: Best | None = None
     fresh: bool = False
+    run: str = ""
     export: bool = False
     patience: Patience | None = None
     strategy: Wanted = "auto"

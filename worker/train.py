@@ -76,6 +76,7 @@ def train(task: Task, settings: Settings, context: Context) -> Mapping[str, floa
         settings.keep,
         settings.keep_best,
         settings.fresh,
+        settings.run,
     )
     told = partial(say, "checkpoints")
     with Checkpoints(saving, run.state, is_chief=context.is_chief, say=told) as checkpoints:

@@ -31,6 +31,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--output", metavar="all|chief|failed|none", help="Whose lines to show. Default: all."),
     click.option("--grace", type=float, metavar="S", help="Seconds from SIGTERM to SIGKILL. Default: 30."),
     click.option("--timeout", type=float, metavar="S", help="Seconds the whole run may take."),
+    click.option("--max-restarts", type=int, metavar="N", help="Start again after failures, so often. Default: 0."),
     click.option("--run-dir", metavar="DIR", help="Where runs are kept. Default: runs."),
     click.option("--checkpoint-dir", metavar="DIR", help="Told to the workers as TFLAUNCH_CHECKPOINT_DIR."),
 )

@@ -106,6 +106,16 @@ def _registered() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
+def open_one(engine: Engine, config: ClusterConfig, address: str, run_dir: RunDir) -> Channel:
+    """Start an agent on the host of this address.
+
+    Raises:
+        UnavailableError: it cannot be started there.
+    """
+    host = next(host for host in config.hosts if host.address == address)
+    return engine.open(host, private=config.private, log=run_dir.agent_log(address))
+
+
 def open_all(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str, Channel]:
     """Start an agent on every host. Returns address -> channel; none is left when one of them cannot be started.
 
@@ -115,8 +125,7 @@ def open_all(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str
     channels: dict[str, Channel] = {}
     try:
         for host in config.hosts:
-            log = run_dir.agent_log(host.address)
-            channels[host.address] = engine.open(host, private=config.private, log=log)
+            channels[host.address] = open_one(engine, config, host.address, run_dir)
     except BaseException:
         for channel in channels.values():
             channel.close()

@@ -70,7 +70,7 @@ class Crew:
             agents = Agents(self._links, loop, run_dir)
             try:
                 addresses = _connected(agents, config) if config.links else None
-                whole = settle(config, agents, run_dir, preflight.forwarded(config, os.environ), addresses)
+                whole = settle(config, agents, run_dir, preflight.forwarded(config, os.environ), addresses=addresses)
                 with opening(whole, loop) as supervisor:
                     Attempt(whole, agents, loop, run_dir, console).run(supervisor)
             finally:

@@ -132,6 +132,11 @@ class Drill(Supervisor):
         self._ordered.append(ordered)
         return SetLine(one, other, up)
 
+    def _on_stopped(self, state: object, at: float) -> list[Command]:
+        """What the test has paused, or slows down, is no news; it may stay so for as long as the test wants."""
+        del state, at
+        return []
+
     def _on_exit(self, event: events.TaskExited) -> list[Command]:
         return super()._on_exit(event) or self._stop_who_would_stay()
 

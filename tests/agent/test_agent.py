@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -18,7 +19,6 @@ from launcher.engines.local import LocalEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     Start = Callable[..., "Agent"]
 
@@ -482,11 +482,19 @@ class TestEnd:
         assert stray.ends(within=0)
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-    def test_the_loop_is_asked_to_go(self, open_agent: Start, watch: Callable[[int], Watched], number: int) -> None:
+    @pytest.mark.parametrize("who", ["loop", "guard"])
+    def test_asked_to_go_it_tells_the_launcher_and_goes_when_it_is_asked_again(
+        self, open_agent: Start, watch: Callable[[int], Watched], number: int, who: str
+    ) -> None:
         agent = open_agent()
         loop = agent.next("hello")["facts"]["pid"]
+        asked = loop if who == "loop" else agent.channel.pid
         worker = watch(agent.start(DEAF))
-        os.kill(loop, number)
+        os.kill(asked, number)
+        assert agent.next("terminated")
+        agent.order({"do": "stacks"})
+        assert agent.next("stacks")["task"] == 0
+        os.kill(asked, number)
         assert agent.left() == "it ended with status 0"
         assert worker.ends(within=0)
 
@@ -496,6 +504,58 @@ class TestEnd:
             os.kill(pid, signal.SIGINT)
         agent.start("echo up; exit 3")
         assert agent.next("exited")["status"] == 3
+
+
+class TestLookingAtWorkers:
+    def test_a_stop_is_told_and_so_is_its_end(self, agent: Agent) -> None:
+        pid = agent.start("echo up; sleep 600")
+        os.kill(pid, signal.SIGSTOP)
+        assert agent.next("stopped")["task"] == 0
+        os.kill(pid, signal.SIGCONT)
+        assert agent.next("resumed")["task"] == 0
+
+    def test_the_stop_of_a_workers_child_is_not(self, agent: Agent) -> None:
+        agent.start("sleep 600 & kill -STOP $!; echo up; wait")
+        os.kill(agent.start("echo up; sleep 600", task=1), signal.SIGSTOP)
+        assert agent.next("stopped")["task"] == 1
+
+    def test_the_stacks_of_a_python_worker(self, agent: Agent, tmp_path: Path) -> None:
+        boot = str(Path(__file__).parents[2] / "worker" / "start.py")
+        program = tmp_path / "waits.py"
+        program.write_text(
+            "import threading\ndef waits_for_ever():\n    print('up', flush=True)\n    threading.Event().wait()\n"
+            "threading.Thread(target=threading.Event().wait, daemon=True).start()\nwaits_for_ever()\n"
+        )
+        agent.order(spawn(sys.executable, boot, str(program)))
+        agent.next("started")
+        agent.printed(0, b"up")
+        for _ in range(2):
+            agent.order({"do": "stacks"})
+            told = agent.next("stacks")
+            assert told["state"] == "S"
+            assert told["text"].count("in waits_for_ever") == 1
+            assert told["text"].count("most recent call first") == 2
+
+    def test_one_that_is_stopped_says_so_at_once(self, agent: Agent) -> None:
+        pid = agent.start("echo up; sleep 600")
+        os.kill(pid, signal.SIGSTOP)
+        agent.next("stopped")
+        agent.order({"do": "stacks"})
+        told = agent.next("stacks")
+        assert (told["state"], told["text"]) == ("T", "")
+
+    def test_who_listens(self, agent: Agent) -> None:
+        agent.order({"do": "lease", "count": 2, "ports": None})
+        silent, used = agent.next("leased")["ports"]
+        agent.order({"do": "listening"})
+        assert agent.next("listening")["ports"] == []
+        with socket.socket(socket.AF_INET6) as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            server.bind(("::", used))
+            server.listen()
+            agent.order({"do": "listening"})
+            assert agent.next("listening")["ports"] == [used]
+        assert silent != used
 
 
 class TestHeart:

@@ -364,7 +364,7 @@ def test_the_start_is_told(tmp_path: Path) -> None:
     assert ended == (0, "", "")
     [started] = records
     assert isinstance(started.pop("time"), float)
-    assert started == {"kind": "state", "state": "started", "python": sys.version.split()[0]}
+    assert started == {"kind": "state", "state": "started", "python": sys.version.split()[0], "stacks": 255}
 
 
 def test_a_program_reports_through_the_private_module(tmp_path: Path) -> None:

@@ -159,6 +159,18 @@ def test_to_start_over_moves_what_is_there(tmp_path: Path, tiny: Callable[..., T
     assert nothing.said == []
 
 
+def test_the_attempts_of_a_run_start_over_once(tmp_path: Path, tiny: Callable[..., Tiny]) -> None:
+    old = tiny()
+    old.checkpoints.resume()
+    old.train(BEGINNING, 5)
+    first = tiny(fresh=True, run="t-1")
+    assert first.checkpoints.resume() == BEGINNING
+    first.train(BEGINNING, 2)
+    assert tiny(fresh=True, run="t-1").checkpoints.resume().step == 2
+    # An attempt that ended before it came to that leaves it to the next one.
+    assert tiny(fresh=True, run="t-2").checkpoints.resume() == BEGINNING
+
+
 def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-2])
 

@@ -56,9 +56,9 @@ def test_the_environment_names_a_checkpoint_directory(flags: str, expected: str)
     assert chosen(flags, TFLAUNCH_CHECKPOINT_DIR="from environment").checkpoint_dir == expected
 
 
-def test_a_later_attempt_does_not_start_over_again() -> None:
-    assert chosen("--fresh", TFLAUNCH_ATTEMPT="0").fresh
-    assert not chosen("--fresh", TFLAUNCH_ATTEMPT="1").fresh
+def test_the_run_is_known_to_which_all_attempts_belong() -> None:
+    assert chosen("--fresh", TFLAUNCH_RUN="digits-1").run == "digits-1"
+    assert chosen("--fresh").run == ""
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,8 @@ class Chief:
         try:
             if not self._store.open():
                 self._say(f"{directory} has no locks: nothing keeps another run from writing there as well")
-            return self._begin() if self._saving.fresh or self._store.starting_over else self._go_on()
+            fresh = self._saving.fresh and not self._store.begun_by(self._saving.run)
+            return self._begin() if fresh or self._store.starting_over else self._go_on()
         except Held as holder:
             told = f"{directory} is in use by {holder}: wait for it, or name another directory with --checkpoint-dir"
             return Found(error=told, status=2)
@@ -131,6 +132,8 @@ class Chief:
     def _begin(self) -> Found:
         if folder := self._store.start_over():
             self._say(f"what was in {self._saving.directory} is now in {self._saving.directory}/{folder}")
+        if self._saving.run:
+            self._store.sign(self._saving.run)
         return Found()
 
     def _go_on(self) -> Found:

@@ -33,6 +33,7 @@ class Saving:
         keep: how many of the newest to keep.
         best: by what measure to keep one more.
         fresh: begin anew, with what is there moved out of the way.
+        run: whose attempts go on from what one of them has begun anew; empty for a process that is no attempt of a run.
     """
 
     directory: str
@@ -41,6 +42,7 @@ class Saving:
     keep: int = 3
     best: Best | None = None
     fresh: bool = False
+    run: str = ""
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ LATEST = "checkpoint"
 EXPORT = "export"
 # Names the folder into which everything is being moved.
 _STARTING_OVER = ".starting-over"
+_BEGUN_BY = ".begun-by"
 _NAME = re.compile(r"ckpt-(\d+)")
 # What a killed run may leave behind.
 _HALF_WRITTEN = re.compile(rf"\.writing-.+|({LATEST}|\{_STARTING_OVER})\.writing")
@@ -163,6 +164,14 @@ class Store:
         self.disk.remove(_STARTING_OVER)
         self.disk.sync("")
         return folder
+
+    def sign(self, run: str) -> None:
+        """Write down which run has started over, so that none of its later attempts does."""
+        self.disk.put(_BEGUN_BY, run)
+
+    def begun_by(self, run: str) -> bool:
+        """Whether an attempt of this run was the last that started over."""
+        return _BEGUN_BY in self.disk.list() and self.disk.get(_BEGUN_BY).decode() == run
 
     def write(self, step: int, write: Callable[[str], object], measures: Mapping[str, float], recipe: str) -> None:
         """Have ``write(prefix)`` write a checkpoint, and put it in place.
