@@ -156,7 +156,9 @@ def failure(error: BaseException) -> Mapping[str, object]:
         "cause": None,
         "reason": reason,
         "hint": hint,
+        "exception": "",
         "alike": [],
+        "restarts": [],
         "tasks": [],
     }
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from launcher.errors import Interrupted, RequestError, UnavailableError
 from launcher.events import AgentLost, TaskExited
 from launcher.outcome import Outcome, TaskOutcome, conclude, failure
 from launcher.placement import Host, Task, place
+from launcher.restart import Try
 from launcher.run_dir import RunDir
 from launcher.supervisor import Supervisor
 from launcher.verdict import Fate, Verdict
@@ -107,7 +109,9 @@ class TestAsJson:
             "cause": "worker 0",
             "reason": "ValueError: bad",
             "hint": "do this",
+            "exception": "",
             "alike": ["worker 1"],
+            "restarts": [],
         }
 
     @pytest.mark.parametrize(
@@ -174,3 +178,18 @@ class TestConclude:
         assert (end.tasks[1].fate, end.tasks[1].status, end.tasks[1].peak) == ("lost", None, None)
         assert end.last_words == ("MemoryError",)
         assert "lost with its host: worker 1" in end.story()
+
+
+class TestRestarts:
+    BEFORE = (Try(outcome(["failed"], cause=0).verdict, step=40),)
+
+    def test_they_are_listed(self) -> None:
+        shown = replace(outcome(["done"], status="ok", exit_status=0), before=self.BEFORE)
+        assert shown.as_json()["restarts"] == [
+            {"attempt": 0, "cause": "worker 0", "reason": "ValueError: bad", "step": 40}
+        ]
+        assert shown.story().startswith("all done after 1 restart · ")
+
+    def test_why_there_was_no_further_one_is_told(self) -> None:
+        shown = replace(outcome(["failed"], cause=0), before=self.BEFORE, enough="not starting again: so be it")
+        assert "not starting again: so be it" in shown.story().splitlines()
