@@ -88,6 +88,27 @@ class Agents:
             self._links[host] = Link(host, channel(host))
             self._loop.add(self._links[host])
 
+    def connect(self, tasks: Mapping[str, Sequence[int]]) -> dict[int, str]:
+        """Give each task an address of its own, in a network that the agent of its host makes for them.
+
+        Args:
+            tasks: host -> numbers of its tasks.
+
+        Returns:
+            Task number -> address.
+
+        Raises:
+            UnavailableError: there can be no such network.
+            Interrupted: a signal came first.
+        """
+        for host, numbers in tasks.items():
+            self._links[host].order("connect", count=len(numbers))
+        made: dict[str, tuple[str, ...]] = {}
+        for event in self._until(lambda: len(made) == len(tasks)):
+            if isinstance(event, events.TasksConnected):
+                made[event.host] = event.addresses
+        return {number: one for host, own in made.items() for number, one in zip(tasks[host], own, strict=True)}
+
     def release(self) -> None:
         """Give all ports back, for an agent that stays; returns when they are free."""
         holding = {host for host, link in self._links.items() if not link.lost}
@@ -129,6 +150,8 @@ class Agents:
                 raise UnavailableError(
                     f"{host}: cannot lease ports: {reason}", "name another range with --ports, or none"
                 )
+            case events.AgentFault(host, "connect", _, reason):
+                raise UnavailableError(f"{host}: no network between its tasks: {reason}")
             case events.AgentFault(host, "private", _, reason):
                 hint = "this system does not let you make one: run without --private, or as root"
                 raise UnavailableError(f"{host}: no private network: {reason}", hint)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.supervisor import Kill, Say, SetTimer, Signal, Spawn, Stop
+from launcher.supervisor import Kill, Say, SetLine, SetTimer, Signal, Spawn, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -63,6 +63,9 @@ class Attempt:
                     self._agents.order(self._host(number), "kill", task=number)
                 case Signal(number, name):
                     self._agents.order(self._host(number), "signal", task=number, signal=name)
+                case SetLine(one, other, up):
+                    between = [self._plan.launches[number].address for number in (one, other)]
+                    self._agents.order(self._host(one), "line", between=between, up=up)
                 case SetTimer(name, seconds):
                     self._loop.set_timer(name, seconds)
                 case Say(text):
@@ -72,7 +75,7 @@ class Attempt:
         launch = self._plan.launches[number]
         process = {"argv": launch.argv, "cwd": launch.cwd, "env": dict(launch.env), "cores": launch.task.cores}
         warm = None if launch.warm is None else dict(launch.warm)
-        self._agents.order(self._host(number), "spawn", task=number, warm=warm, **process)
+        self._agents.order(self._host(number), "spawn", task=number, warm=warm, address=launch.address, **process)
 
     def _host(self, number: int) -> str:
         return self._plan.launches[number].task.host

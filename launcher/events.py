@@ -41,6 +41,20 @@ class PortsLeased(NamedTuple):
     ports: tuple[int, ...]
 
 
+class TasksConnected(NamedTuple):
+    """The addresses that this host has made for its tasks, one each (``agent/switch.py``)."""
+
+    host: str
+    addresses: tuple[str, ...]
+
+
+class LineSet(NamedTuple):
+    """The line between two such addresses was cut, or mended (``up``)."""
+
+    between: tuple[str, str]
+    up: bool
+
+
 class PortsReleased(NamedTuple):
     """This host holds no ports any more."""
 
@@ -149,11 +163,12 @@ class Signalled(NamedTuple):
 
 
 class FaultOrdered(NamedTuple):
-    """A test wants something to happen to a task (``launcher/testing/drill.py``)."""
+    """A test wants something to happen to a task, or to its line to a peer (``launcher/testing/drill.py``)."""
 
     task: int
     fault: str
     cpu: float = 1.0
+    peer: int = -1
 
 
 class DeadlinePassed(NamedTuple):
@@ -167,6 +182,8 @@ Event = (
     | AgentLost
     | AgentFault
     | PortsLeased
+    | TasksConnected
+    | LineSet
     | PortsReleased
     | PortsListening
     | HostTerminated

@@ -98,6 +98,10 @@ class Link:
                 yield from self._welcome(message)
             case "leased":
                 yield events.PortsLeased(self.host, tuple(message["ports"]))
+            case "connected":
+                yield events.TasksConnected(self.host, tuple(message["addresses"]))
+            case "line":
+                yield events.LineSet(tuple(message["between"]), message["up"])
             case "released":
                 yield events.PortsReleased(self.host)
             case "fault":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,6 +37,7 @@ class Launch(NamedTuple):
         env: the variables that are set on top of the environment of its host.
         why: for each of them, where it came from.
         warm: it is forked from a process that has imported TensorFlow with these variables set too; None: it is not.
+        address: where peers dial it, if that is not the address of its host.
     """
 
     task: Task
@@ -45,6 +46,7 @@ class Launch(NamedTuple):
     env: Mapping[str, str]
     why: Mapping[str, str]
     warm: Mapping[str, str] | None = None
+    address: str | None = None
 
     def shown_env(self) -> dict[str, str]:
         """``env`` as it may be printed and stored: secrets and forwarded values hidden."""
@@ -60,6 +62,7 @@ class Plan:
         chief: number of the task that is chief: the chief job's, else worker 0.
         deciding: numbers of the tasks whose common success is the run's.
         notes: what the reader should know before the run starts.
+        places: where peers may dial a task, as ``address:port``, and its number.
         attempt: 0 for the first, one more for each restart.
     """
 
@@ -68,6 +71,7 @@ class Plan:
     chief: int
     deciding: frozenset[int]
     notes: tuple[str, ...]
+    places: Mapping[str, int] = field(default_factory=dict)
     attempt: int = 0
 
     @property
@@ -112,6 +116,7 @@ def make(
     run: str,
     ports: Mapping[int, int] | None = None,
     warmth: Warmth | None = None,
+    addresses: Mapping[int, str] | None = None,
     attempt: int = 0,
 ) -> Plan:
     """Put the plan together.
@@ -122,10 +127,16 @@ def make(
         run: the name of this run, as its workers are told it.
         ports: the leased port of each task that has one; None when nothing was leased.
         warmth: which tasks are started warm; None for none.
+        addresses: the address of each task that has one of its own.
         attempt: how many attempts there were before.
     """
+    own = addresses or {}
     cluster = tf_config.cluster(
-        (task.job, task.index, f"{bracketed(task.host)}:{UNLEASED if ports is None else ports[task.number]}")
+        (
+            task.job,
+            task.index,
+            f"{bracketed(own.get(task.number, task.host))}:{UNLEASED if ports is None else ports[task.number]}",
+        )
         for task in tasks
         if task.is_dialled
     )
@@ -140,7 +151,9 @@ def make(
         ]
         env = {name: value for name, value, _ in settings}
         early = warmth.early if warmth is not None and task.number in warmth.tasks else None
-        launches.append(Launch(task, argv, config.cwd, env, {name: why for name, _, why in settings}, early))
+        launches.append(
+            Launch(task, argv, config.cwd, env, {name: why for name, _, why in settings}, early, own.get(task.number))
+        )
     chief = next(task.number for task in tasks if task.job in {"chief", "worker"})
     return Plan(
         config,
@@ -148,8 +161,22 @@ def make(
         chief,
         deciding(tasks),
         (*_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
+        _places(tasks, hosts, ports or {}, own),
         attempt,
     )
+
+
+def _places(
+    tasks: Sequence[Task], hosts: Sequence[Host], ports: Mapping[int, int], own: Mapping[int, str]
+) -> dict[str, int]:
+    # A host that is named by its name is dialled at one of its addresses.
+    known = {host.address: (host.address, *host.exposed) for host in hosts}
+    return {
+        f"{bracketed(address)}:{ports[task.number]}": task.number
+        for task in tasks
+        if task.number in ports
+        for address in ([own[task.number]] if task.number in own else known[task.host])
+    }
 
 
 def deciding(tasks: Sequence[Task]) -> frozenset[int]:

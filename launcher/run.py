@@ -97,9 +97,17 @@ def _pause(again: restart.Again, last: restart.Try, config: ClusterConfig, loop:
 
 
 def settle(
-    config: ClusterConfig, agents: Agents, run_dir: RunDir, forwarded: Mapping[str, str], *, attempt: int = 0
+    config: ClusterConfig,
+    agents: Agents,
+    run_dir: RunDir,
+    forwarded: Mapping[str, str],
+    *,
+    addresses: Mapping[int, str] | None = None,
+    attempt: int = 0,
 ) -> Plan:
     """Meet the agents, give every task its place and its port, and keep the plan that comes of it.
+
+    ``addresses`` are those of tasks that have one of their own.
 
     Raises:
         TflaunchError: what was asked for is not there.
@@ -111,8 +119,18 @@ def settle(
     tasks = placement.place(config, hosts)
     ports = agents.lease(placement.dialled(tasks), config.ports)
     python, warm = preflight.interpreter(config), warmth.decide(config, tasks)
-    name = run_dir.path.name
-    whole = plan.make(config, tasks, hosts, python, forwarded, run=name, ports=ports, warmth=warm, attempt=attempt)
+    whole = plan.make(
+        config,
+        tasks,
+        hosts,
+        python,
+        forwarded,
+        run=run_dir.path.name,
+        ports=ports,
+        warmth=warm,
+        addresses=addresses,
+        attempt=attempt,
+    )
     run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
     return whole
 

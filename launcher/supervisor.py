@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher import events
+from launcher import events, network
 from launcher.restart import Try
 from launcher.verdict import Ending, Interruption, Verdict, judge
 
@@ -54,6 +54,14 @@ class Signal(NamedTuple):
     name: str
 
 
+class SetLine(NamedTuple):
+    """Cut the line between two tasks, or mend it (``up``)."""
+
+    one: int
+    other: int
+    up: bool
+
+
 class SetTimer(NamedTuple):
     """Post DeadlinePassed(name) after this many seconds."""
 
@@ -67,7 +75,7 @@ class Say(NamedTuple):
     text: str
 
 
-Command = Spawn | Stop | Kill | Signal | SetTimer | Say
+Command = Spawn | Stop | Kill | Signal | SetLine | SetTimer | Say
 
 
 @dataclass
@@ -79,6 +87,7 @@ class _TaskState:
     told_to_stop: float | None = None
     stopped: float | None = None
     preempted: Mapping[str, Any] | None = None
+    unanswered: set[int] = field(default_factory=set)
 
     @property
     def over(self) -> bool:
@@ -90,7 +99,8 @@ class _TaskState:
 
     def ending(self, *, waited: bool) -> Ending:
         stopped = self.stopped if waited else None
-        return Ending(self.task, self.exited, self.error, self.lost, stopped, self.preempted)
+        unanswered = tuple(sorted(self.unanswered))
+        return Ending(self.task, self.exited, self.error, self.lost, stopped, self.preempted, unanswered)
 
 
 @dataclass
@@ -161,6 +171,8 @@ class Supervisor:
                 return self._on_exit(event)
             case events.TaskReport(_, {"kind": "cold", "why": str(why)}):
                 return self._on_cold(why)
+            case events.TaskReport(number, {"kind": "unanswered", "places": [*places]}):
+                self._states[number].unanswered.update(network.tasks_at(map(str, places), self.plan.places))
             case events.TaskReport(number, record):
                 return self._on_report(self._states[number], record)
             case events.AgentFault(order="spawn", task=int(number)):

@@ -7,6 +7,8 @@ import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from launcher import network
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -41,6 +43,7 @@ class Ending(NamedTuple):
         lost: why its host was lost, with the task still on it; empty when it was not.
         stopped: when a signal stopped it, if it did not go on before the run was ended.
         preempted: its record of that it saved its work and ended because of a SIGTERM, if it made one.
+        unanswered: numbers of the tasks whose hosts acknowledged nothing any more of what it sent them.
     """
 
     task: Task
@@ -49,6 +52,7 @@ class Ending(NamedTuple):
     lost: str = ""
     stopped: float | None = None
     preempted: Mapping[str, Any] | None = None
+    unanswered: tuple[int, ...] = ()
 
 
 class Interruption(NamedTuple):
@@ -94,7 +98,8 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     """Tell the cause from its victims.
 
     The cause is the task that failed first on its own account. An evaluator's failure ends nobody else, so it counts only
-    when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all.
+    when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all, and
+    the network did not fail either.
     What ended by our own signal was stopped, and is no failure, unless it had reported an error before; nor is what saved
     its work and ended because of somebody else's SIGTERM. A task that a signal stopped, and that did not go on, failed then.
     """
@@ -107,11 +112,13 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     if lost and not failed:
         reason = f"the agent on {lost[0].task.host} was lost: {lost[0].lost}"
         return Verdict("unavailable", 69, None, reason, "", fates)
+    if suspects and not failed and (cut := network.cut(endings)):
+        return Verdict("unavailable", 69, None, cut.reason, cut.hint, fates)
     if suspects:
         return _blame(min(suspects, key=_when), suspects, fates)
     saved = next((ending for ending in endings if ending.preempted is not None), None)
     if interruption is not None:
-        return _interrupted(interruption, fates, saved)
+        return _interrupted(interruption, fates, saved, network.cut(endings))
     if saved is not None:
         return Verdict("interrupted", 128 + signal.SIGTERM, None, _ASKED, _kept(saved), fates)
     return Verdict("ok", 0, None, "all tasks are done", "", fates)
@@ -163,7 +170,9 @@ def _exit_status(ending: Ending) -> int:
     return exited.status or 1 if exited.signal is None else 128 + exited.signal
 
 
-def _interrupted(interruption: Interruption, fates: Mapping[int, Fate], saved: Ending | None) -> Verdict:
+def _interrupted(
+    interruption: Interruption, fates: Mapping[int, Fate], saved: Ending | None, cut: network.Cut | None
+) -> Verdict:
     hint = _kept(saved)
     if interruption.signal is not None:
         name = signal.Signals(interruption.signal).name
@@ -175,6 +184,8 @@ def _interrupted(interruption: Interruption, fates: Mapping[int, Fate], saved: E
         hint = "raise --hang-deadline if it only took long, as an evaluation may"
         return Verdict("hung", 124, None, interruption.hung, hint, fates)
     reason = f"the run's deadline of {interruption.timeout:g} s passed"
+    if cut is not None:
+        return Verdict("deadline", 124, None, f"{reason}: {cut.reason}", cut.hint, fates)
     return Verdict("deadline", 124, None, reason, "raise --timeout, or leave it out", fates)
 
 

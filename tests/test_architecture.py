@@ -29,6 +29,7 @@ PURE = (
     "plan",
     "tf_config",
     "verdict",
+    "network",
     "supervisor",
     "testing.drill",
     "testing.faults",

@@ -15,6 +15,7 @@ import cloudpickle  # noqa: F401
 import pytest
 
 from launcher import plan, testing, warmth  # noqa: F401
+from launcher.engines import local
 from tests.acceptance.conftest import MARK, PATIENCE, gone, living
 
 if TYPE_CHECKING:
@@ -556,10 +557,16 @@ class TestFaults:
             pytest.skip("the system does not let a process mount a disk for itself")
         assert outcomes == {"passed": 1}, said
 
-    def test_what_cannot_be_done_here_is_skipped_with_a_reason(self, pytester: pytest.Pytester) -> None:
-        outcomes, said = run(pytester, "def test(tf_cluster):\n    tf_cluster(3).drop_link(0, 2)\n", "-rs")
-        assert outcomes == {"skipped": 1}
-        assert "no line between worker 0 and worker 2 to cut" in said
+    def test_what_cannot_be_done_here_is_skipped_with_a_reason(
+        self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        without_ip = "import launcher.agent.switch as switch; switch._SBIN = ''; "
+        monkeypatch.setattr("launcher.engines.local._START", local._START.replace("from", f"{without_ip}from", 1))
+        monkeypatch.setenv("PATH", "/nowhere")
+        test = "import os\ndef test(tf_cluster):\n    tf_cluster(3, links=True).start(os.getpid)\n    assert False\n"
+        outcomes, said = run(pytester, test, "-rs")
+        assert outcomes == {"skipped": 1}, said
+        assert "no network between its tasks: it takes the program ip" in said or "no private network" in said
 
 
 def test_scripts_run_as_under_tflaunch_run(pytester: pytest.Pytester) -> None:

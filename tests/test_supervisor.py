@@ -312,6 +312,15 @@ class TestFailure:
         assert [run.post(event) for event in (TaskStarted(0, 1), TaskOutput(0, b"x"), DeadlinePassed("?"))] == [[]] * 3
 
 
+class TestNetwork:
+    def test_what_went_unanswered_is_kept_by_task(self) -> None:
+        run = Run()
+        object.__setattr__(run.supervisor.plan, "places", {"10.0.0.2:20001": 1})
+        run.post(TaskReport(0, {"kind": "unanswered", "places": ["10.0.0.2:20001", "10.9.9.9:1"]}))
+        run.post(TaskReport(0, {"kind": "unanswered", "places": 7}))
+        assert run.supervisor._states[0].ending(waited=False).unanswered == (1,)
+
+
 class TestSpawnFault:
     def test_the_task_failed_and_the_others_are_stopped(self) -> None:
         run = Run()

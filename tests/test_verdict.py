@@ -178,6 +178,27 @@ class TestLostHosts:
         assert (verdict.status, verdict.exit_status, fates(verdict)) == ("failed", 4, ["failed", "lost"])
 
 
+class TestNetwork:
+    def test_it_is_to_blame_where_packets_went_unanswered_and_nobody_failed(self) -> None:
+        endings = [ending(number, 1, error=echo(9.0 + number)) for number in range(3)]
+        endings[2] = endings[2]._replace(unanswered=(0,))
+        verdict = judge(endings)
+        assert (verdict.status, verdict.exit_status, verdict.cause) == ("unavailable", 69, None)
+        assert verdict.reason == "worker 0 on h0 and worker 2 on h2 could not reach each other"
+        assert fates(verdict) == ["victim"] * 3
+
+    def test_a_task_that_failed_by_itself_is_blamed_all_the_same(self) -> None:
+        cut = ending(1, 1, error=echo(9.0))._replace(unanswered=(0,))
+        assert judge([ending(0, signal=9, at=10.0), cut]).exit_status == 137
+
+    def test_a_deadline_tells_what_it_was_that_took_so_long(self) -> None:
+        verdict = judge([stopped(0), stopped(1)._replace(unanswered=(0,))], Interruption(10.0, timeout=90.0))
+        assert (verdict.status, verdict.exit_status) == ("deadline", 124)
+        assert verdict.reason.startswith(
+            "the run's deadline of 90 s passed: worker 0 on h0 and worker 1 on h1 could not"
+        )
+
+
 class TestFates:
     def test_a_task_that_was_never_seen_to_start(self) -> None:
         idle = Ending(Task(1, "worker", 1, "h1"))

@@ -49,7 +49,7 @@ def error_record(error: BaseException) -> "dict[str, object]":
 
     # A SyntaxError's text repeats the place, which has a field of its own.
     message = text_of(error.msg if isinstance(error, SyntaxError) else error)
-    short = message[:MESSAGE]
+    short = essence(message)[:MESSAGE]
     return {
         "type": type(error).__name__,
         "module": type(error).__module__,
@@ -58,6 +58,17 @@ def error_record(error: BaseException) -> "dict[str, object]":
         "where": where(error),
         "victim": any(is_victim(type(one).__name__, text_of(one)) for one in (error, error.__cause__)),
     }
+
+
+def essence(message: str) -> str:
+    """What went wrong in a graph, without where in the graph: the frames have the place, and what comes after them is cut."""
+    head, graph, said = message.partition("Graph execution error:")
+    if head or not graph:
+        return message
+    lines = [
+        line for line in said.splitlines() if line.strip() and not line.startswith((" ", "\t", "Detected at node"))
+    ]
+    return "\n".join(lines) or message
 
 
 def exit_record(leaving: SystemExit) -> "dict[str, object]":

@@ -32,12 +32,16 @@ SOCKET = 3
 REPLY = 8
 _COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 _PR_SET_PDEATHSIG = 1
+_CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Request(NamedTuple):
-    """A worker to fork: ``agent`` is the process that is to be its parent, ``go`` says when it may begin."""
+    """A worker to fork: ``agent`` is the process that is to be its parent, ``go`` says when it may begin.
+
+    ``network`` is the network namespace that it is to be in; None for the fork server's own.
+    """
 
     argv: list[str]
     cwd: str | None
@@ -47,6 +51,7 @@ class Request(NamedTuple):
     output: int
     control: int
     go: int
+    network: int | None
 
 
 class UnfitError(Exception):
@@ -129,8 +134,9 @@ def _fork_for_each(link: socket.socket) -> Request:
             link.sendall(os.read(read, REPLY))
         except OSError as error:
             link.sendall((-(error.errno or 1)).to_bytes(REPLY, "big", signed=True))
-        for descriptor in (read, write, request.output, request.control, request.go):
-            os.close(descriptor)
+        for descriptor in (read, write, request.output, request.control, request.go, request.network):
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def _is_worker(write: int) -> bool:
@@ -146,7 +152,7 @@ def _is_worker(write: int) -> bool:
 
 
 def _receive(link: socket.socket) -> Request | None:
-    head, descriptors, _, _ = socket.recv_fds(link, 4, 3)
+    head, descriptors, _, _ = socket.recv_fds(link, 4, 4)
     if not head:
         return None
     missing = int.from_bytes(head, "big")
@@ -156,8 +162,8 @@ def _receive(link: socket.socket) -> Request | None:
         if not piece:
             return None
         data += piece
-    output, control, go = descriptors
-    return Request(**json.loads(data), output=output, control=control, go=go)
+    output, control, go, *rest = descriptors
+    return Request(**json.loads(data), output=output, control=control, go=go, network=rest[0] if rest else None)
 
 
 def _become(request: Request, imported: Imported) -> None:
@@ -171,6 +177,9 @@ def _become(request: Request, imported: Imported) -> None:
             os._exit(1)
         if os.getppid() != request.agent:
             os._exit(1)
+        if request.network is not None and _libc.setns(request.network, _CLONE_NEWNET) != 0:
+            step = "enter its network"
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # noqa: TRY301 - all of its steps end so
         _wire_up(request)
         control = SOCKET
         if request.cwd is not None:

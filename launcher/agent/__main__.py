@@ -19,6 +19,8 @@ from functools import partial
 from . import facts, guard, kernel, stacks, strays, wire
 from .nursery import Nursery
 from .process import never_lived
+from .switch import Switch
+from .unanswered import unanswered
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class Agent:
         self._writer = wire.Writer(1)
         self._processes: dict[int, Process] = {}
         self._leases: list[Lease] = []
+        self._switch = Switch()
         self._questions: list[stacks.Question] = []
         self._selector = selectors.DefaultSelector()
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
@@ -85,11 +88,17 @@ class Agent:
         match order["do"]:
             case "lease":
                 self._lease(order["count"], order["ports"])
+            case "connect":
+                self._connect(order["count"])
+            case "line":
+                self._switch.set_line(order["between"], up=order["up"])
+                self._tell("line", between=order["between"], up=order["up"])
             case "spawn":
-                self._nursery.spawn(order)
+                self._nursery.spawn({**order, "network": self._switch.networks.get(order["address"])})
             case "stop" | "kill" if self._nursery.withdraw(order["task"]):
                 self._tell("exited", task=order["task"], **never_lived())
             case "stop" if process := self._processes.get(order["task"]):
+                self._look_for_silence(process)
                 process.terminate(order["grace"])
             case "kill" if process := self._processes.get(order["task"]):
                 process.kill()
@@ -115,16 +124,28 @@ class Agent:
         self._leases += leases
         self._tell("leased", ports=[one.port for one in leases])
 
+    def _connect(self, count: int) -> None:
+        try:
+            self._tell("connected", addresses=self._switch.connect(count))
+        except OSError as error:
+            self._tell("fault", order="connect", errno=error.errno, error=error.strerror)
+
     def _release(self) -> None:
         for held in self._leases:
             held.close()
         self._leases.clear()
+        self._switch.close()
         self._tell("released")
 
     def _tell_who_listens(self) -> None:
         from .ports import listening
 
-        self._tell("listening", ports=listening({one.port for one in self._leases}))
+        ports = {one.port for one in self._leases}
+        found = set(listening(ports))
+        for network in self._switch.networks.values():
+            with kernel.inside(network):
+                found.update(listening(ports))
+        self._tell("listening", ports=sorted(found))
 
     def _on_started(self, process: Process) -> None:
         self._processes[process.number] = process
@@ -165,6 +186,14 @@ class Agent:
 
     def _on_report(self, process: Process, data: bytes) -> None:
         for record in process.reports(data):
+            self._tell("report", task=process.number, record=record)
+            if record.get("victim"):
+                self._look_for_silence(process)
+
+    def _look_for_silence(self, process: Process) -> None:
+        """Tell which peers leave a worker without an answer, while it is there to be looked at."""
+        if process.ended is None and (places := unanswered(process.pid)):
+            record = {"kind": "unanswered", "places": places, "time": time.time()}
             self._tell("report", task=process.number, record=record)
 
     def _close(self, process: Process, descriptor: int) -> None:

@@ -1,18 +1,27 @@
 """What Python's standard library does not reach: a few Linux calls, through ctypes. Elsewhere they do nothing.
 
-Sources: prctl(2), fcntl(2), unshare(2), netdevice(7), user_namespaces(7).
+Sources: prctl(2), fcntl(2), unshare(2), setns(2), netdevice(7), user_namespaces(7), capabilities(7).
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LINUX = sys.platform == "linux"
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_CAP_AMBIENT = 47
+_PR_CAP_AMBIENT_RAISE = 2
+_CAPABILITIES_3 = 0x20080522
+_CAP_NET_ADMIN = 12
+_CAP_SYS_ADMIN = 21
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
 _F_SETPIPE_SZ = 1031
@@ -24,11 +33,14 @@ if LINUX:
 
     _libc = ctypes.CDLL(None, use_errno=True)
 
-    def _prctl(option: int, value: int) -> None:
-        _libc.prctl(option, value, 0, 0, 0)
+    def _prctl(option: int, value: int, more: int = 0) -> None:
+        _libc.prctl(option, value, more, 0, 0)
 
     def _unshare(flags: int) -> None:
-        if _libc.unshare(flags) != 0:
+        _check(_libc.unshare(flags))
+
+    def _check(status: int) -> None:
+        if status != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number))
 
@@ -100,6 +112,64 @@ def enter_private_network() -> None:
         _unshare(_CLONE_NEWUSER | _CLONE_NEWNET)
         _map_ids(uid, gid)
     _raise_loopback()
+
+
+def new_network() -> int:
+    """Make another network namespace, with a loopback interface and nothing else. Returns a descriptor that stands for it.
+
+    It lasts as long as the descriptor, or as long as a process is in it.
+
+    Raises:
+        OSError: it may not be made; EPERM for one who has neither privilege nor a private network.
+    """
+    home = _own_network()
+    try:
+        _unshare(_CLONE_NEWNET)
+        try:
+            _raise_loopback()
+            return _own_network()
+        finally:
+            enter_network(home)
+    finally:
+        os.close(home)
+
+
+def enter_network(network: int) -> None:
+    """Move this process into the network namespace that a descriptor stands for."""
+    _check(_libc.setns(network, _CLONE_NEWNET))
+
+
+@contextmanager
+def inside(network: int) -> Iterator[None]:
+    """Be in a network namespace for a while."""
+    home = _own_network()
+    try:
+        enter_network(network)
+        yield
+    finally:
+        enter_network(home)
+        os.close(home)
+
+
+def _own_network() -> int:
+    return os.open("/proc/self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+
+def keep_network_rights() -> None:
+    """Have the programs that this process runs manage and enter the networks of its user namespace, as it may itself.
+
+    Raises:
+        OSError: it may not do so itself.
+    """
+    if os.geteuid() == 0:
+        return  # root keeps them anyhow
+    header, sets = (ctypes.c_uint32 * 2)(_CAPABILITIES_3, 0), (ctypes.c_uint32 * 6)()
+    _check(_libc.capget(header, sets))
+    # The first three are effective, permitted and inheritable, for the capabilities below 32.
+    sets[2] |= 1 << _CAP_NET_ADMIN | 1 << _CAP_SYS_ADMIN
+    _check(_libc.capset(header, sets))
+    for capability in (_CAP_NET_ADMIN, _CAP_SYS_ADMIN):
+        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, capability)
 
 
 def _map_ids(uid: int, gid: int) -> None:

@@ -93,5 +93,5 @@ class Nursery:
             self._tell("fault", order="spawn", task=order["task"], errno=error.errno, error=error.strerror)
 
     def _begin(self, order: dict[str, Any], begin: Starter) -> None:
-        command = Command(order["argv"], order["cwd"], {**os.environ, **order["env"]}, order["cores"])
+        command = Command(order["argv"], order["cwd"], {**os.environ, **order["env"]}, order["cores"], order["network"])
         self._started(Process(order["task"], command, begin))

@@ -29,17 +29,26 @@ class Command:
     Attributes:
         env: its whole environment.
         cores: those it may run on; none for all of the agent's.
+        network: a descriptor of the network namespace that it is to be in; None for the agent's.
     """
 
-    def __init__(self, argv: Sequence[str], cwd: str | None, env: Mapping[str, str], cores: Sequence[int]) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        cwd: str | None,
+        env: Mapping[str, str],
+        cores: Sequence[int],
+        network: int | None = None,
+    ) -> None:
         self.argv = argv
         self.cwd = cwd
         self.env = env
         self.cores = cores
+        self.network = network
 
     def adding(self, variables: Mapping[str, str]) -> Command:
         """The same with these variables too."""
-        return Command(self.argv, self.cwd, {**self.env, **variables}, self.cores)
+        return Command(self.argv, self.cwd, {**self.env, **variables}, self.cores, self.network)
 
 
 class Process:
@@ -193,6 +202,9 @@ def _become(command: Command, descriptors: tuple[int, int, int, int], parent: in
     try:
         os.setsid()
         kernel.die_with_parent(signal.SIGKILL, parent)
+        if command.network is not None:
+            step = "enter its network"
+            kernel.enter_network(command.network)
         _wire_up(descriptors)
         for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)

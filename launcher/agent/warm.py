@@ -16,7 +16,7 @@ from .process import Command, execute
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from typing import Any
 
 # Differs from task to task, and is read only after the import: not part of what a fork server is started with.
@@ -104,7 +104,8 @@ class ForkServer:
         """
         go, go_end = os.pipe()
         try:
-            pid = self._ask(command, (output_end, control_end, go))
+            network = () if command.network is None else (command.network,)
+            pid = self._ask(command, (output_end, control_end, go, *network))
             os.write(go_end, _GO)
         except (TimeoutError, ConnectionError, EOFError):
             # A worker that has been forked all the same ends by itself: it was never told to go.
@@ -139,7 +140,7 @@ class ForkServer:
                 case {"error": str(error)}:
                     self.give_up(f"no fork server: {error}")
 
-    def _ask(self, command: Command, descriptors: tuple[int, int, int]) -> int:
+    def _ask(self, command: Command, descriptors: Sequence[int]) -> int:
         request = {"argv": command.argv, "cwd": command.cwd, "env": command.env, "cores": command.cores}
         payload = json.dumps({**request, "agent": os.getpid()}).encode()
         self._socket.settimeout(_PATIENCE)

@@ -14,7 +14,6 @@ from launcher.errors import RequestError
 from launcher.run_dir import RunDir, last_lines
 from launcher.testing.call import Call, Work
 from launcher.testing.crew import Crews
-from launcher.testing.ended import Unprivileged
 from launcher.testing.faults import Faults
 from launcher.testing.plainly import plainly
 from launcher.testing.settings import settings_of
@@ -23,8 +22,8 @@ from launcher.testing.under_way import UnderWay
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from launcher.config import ClusterConfig
     from launcher.testing.ended import Ended
+    from launcher.testing.settings import Settings
 
 # As many lines of each task are shown; its log has them all.
 _SHOWN = 1000
@@ -83,7 +82,7 @@ class Clusters:
 class Cluster:
     """Some tasks, and what happens to them. It runs one thing at a time."""
 
-    def __init__(self, config: ClusterConfig, crews: Crews) -> None:
+    def __init__(self, config: Settings, crews: Crews) -> None:
         self._config = config
         self._crews = crews
         self._runs: list[UnderWay] = []
@@ -141,16 +140,6 @@ class Cluster:
             raise RequestError(f"no such directory: {path}")
         self._faults.disks.append((os.path.abspath(path), room))  # noqa: PTH100 - a link stays one
 
-    @plainly
-    def drop_link(self, one: int | str, other: int | str) -> None:
-        """Cut the line between two tasks.
-
-        Raises:
-            Unprivileged: always: tasks of one machine talk over its loopback, which they all share.
-        """
-        pair = " and ".join(self.labels[self._number(task)] for task in (one, other))
-        raise Unprivileged(f"no line between {pair} to cut: tasks of one machine share its loopback interface")
-
     # What happens to the run under way
 
     @plainly
@@ -174,6 +163,24 @@ class Cluster:
     def resume(self, task: int | str) -> None:
         """Let a task go on that was paused or slowed down."""
         self._under_way().order(self._number(task), "resume")
+
+    @plainly
+    def drop_link(self, one: int | str, other: int | str) -> None:
+        """Cut the line between two tasks: what they send each other is lost, and nobody is told.
+
+        If nothing runs, the next run begins with it.
+        """
+        pair = self._pair(one, other)
+        if self._runs and not self._runs[-1].over:
+            self._runs[-1].order(pair[0], "drop_link", peer=pair[1])
+        else:
+            self._faults.cut.append(pair)
+
+    @plainly
+    def restore_link(self, one: int | str, other: int | str) -> None:
+        """Mend the line between two tasks; what was sent in the meantime and is still wanted is sent again."""
+        pair = self._pair(one, other)
+        self._under_way().order(pair[0], "restore_link", peer=pair[1])
 
     @plainly
     def until_step(self, step: int, task: int | str = 0) -> None:
@@ -212,6 +219,15 @@ class Cluster:
         if not self._runs or self._runs[-1].over:
             raise RequestError("nothing runs in this cluster", "start() something in it first")
         return self._runs[-1]
+
+    def _pair(self, one: int | str, other: int | str) -> tuple[int, int]:
+        if not self._config.links:
+            hint = "make the cluster with links=True"
+            raise RequestError("the tasks of this cluster share one address, so there is no line between two", hint)
+        pair = self._number(one), self._number(other)
+        if pair[0] == pair[1]:
+            raise RequestError(f"there is no line from {self.labels[pair[0]]} to itself", "name two tasks")
+        return pair
 
     def _number(self, task: int | str) -> int:
         """The number of a task that is named by it, or by its label, such as ``evaluator 0``."""

@@ -14,24 +14,26 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from launcher import engines, outcome, preflight
+from launcher import engines, outcome, placement, preflight
 from launcher.agents import Agents
 from launcher.attempt import Attempt
 from launcher.console import Console
+from launcher.errors import UnavailableError
 from launcher.link import Link
 from launcher.loop import Loop
 from launcher.run import settle
 from launcher.run_dir import RunDir
+from launcher.testing.ended import Unprivileged
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from launcher.config import ClusterConfig
     from launcher.outcome import Outcome
     from launcher.plan import Plan
     from launcher.supervisor import Supervisor
+    from launcher.testing.settings import Settings
 
     Opening = Callable[[Plan, Loop], AbstractContextManager[Supervisor]]
 
@@ -42,19 +44,19 @@ _NOT_PASSED_ON = ("TF_CONFIG", "TFLAUNCH_")
 class Crew:
     """One agent. It gives its tasks the environment that it was started with."""
 
-    def __init__(self, config: ClusterConfig, run_dir: RunDir) -> None:
-        self.private = config.private
+    def __init__(self, config: Settings, run_dir: RunDir) -> None:
+        self._network = (config.private, config.links)
         self._environment = dict(os.environ)
         self._engine = engines.load("local")
         channels = engines.open_all(self._engine, config, run_dir)
         self._links = {host: Link(host, channel) for host, channel in channels.items()}
 
-    def fits(self, config: ClusterConfig) -> bool:
+    def fits(self, config: Settings) -> bool:
         """Whether it can run this: it is there, in such a network, and knows no variable that is gone since."""
-        known = self.private == config.private and self._environment.keys() <= os.environ.keys()
+        known = self._network == (config.private, config.links) and self._environment.keys() <= os.environ.keys()
         return known and not any(link.lost or _speaks(link) for link in self._links.values())
 
-    def run(self, config: ClusterConfig, run_dir: RunDir, opening: Opening) -> Outcome:
+    def run(self, config: Settings, run_dir: RunDir, opening: Opening) -> Outcome:
         """Run a cluster to its end, and give its ports back.
 
         Args:
@@ -67,7 +69,8 @@ class Crew:
         with _silent() as console, Loop(console, self._engine.silence) as loop:
             agents = Agents(self._links, loop, run_dir)
             try:
-                whole = settle(config, agents, run_dir, preflight.forwarded(config, os.environ))
+                addresses = _connected(agents, config) if config.links else None
+                whole = settle(config, agents, run_dir, preflight.forwarded(config, os.environ), addresses=addresses)
                 with opening(whole, loop) as supervisor:
                     Attempt(whole, agents, loop, run_dir, console).run(supervisor)
             finally:
@@ -103,7 +106,7 @@ class Crews:
         self.close()
 
     @contextmanager
-    def one(self, config: ClusterConfig) -> Iterator[Crew]:
+    def one(self, config: Settings) -> Iterator[Crew]:
         """An agent for one run, which comes back afterwards."""
         crew = self._take(config)
         try:
@@ -120,7 +123,7 @@ class Crews:
             crew.leave(self._run_dir)
         self._run_dir.close()
 
-    def _take(self, config: ClusterConfig) -> Crew:
+    def _take(self, config: Settings) -> Crew:
         with self._lock:
             idle, self._idle = self._idle, []
         fitting = [crew for crew in idle if crew.fits(config)]
@@ -139,6 +142,23 @@ def _speaks(link: Link) -> bool:
     poll = select.poll()
     poll.register(link.channel.stdout, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _connected(agents: Agents, config: Settings) -> dict[int, str]:
+    """Give each task an address of its own; returns them by number.
+
+    Raises:
+        Unprivileged: this system does not let us.
+    """
+    seats = placement.seats(config, [host.address for host in config.hosts])
+    tasks: dict[str, list[int]] = {}
+    for number, (_, _, host) in enumerate(seats):
+        tasks.setdefault(host, []).append(number)
+    try:
+        agents.meet()
+        return agents.connect(tasks)
+    except UnavailableError as error:
+        raise Unprivileged(error.args[0]) from None
 
 
 def _silent() -> Console:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.supervisor import SetTimer, Signal, Supervisor
+from launcher.supervisor import SetLine, SetTimer, Signal, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,14 +56,21 @@ class Drill(Supervisor):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._stops = self.faults.stops
-        self._patient = self.faults.deadly or bool(self._stops)
+        self._patient = self.faults.deadly or bool(self._stops) or bool(self.faults.cut)
+
+    def start(self) -> list[Command]:
+        """The first commands."""
+        return [*(self._set_line(*pair, up=False) for pair in self.faults.cut), *super().start()]
 
     def handle(self, event: events.Event, now: float) -> list[Command]:
         """Take in one event."""
         match event:
+            case events.FaultOrdered(task, "drop_link" | "restore_link" as fault, peer=peer):
+                self._patient = True
+                return [self._set_line(task, peer, up=fault == "restore_link", ordered=True)]
             case events.FaultOrdered(task, fault, cpu):
                 return self._make(task, fault, cpu)
-            case events.TaskSignalled():
+            case events.TaskSignalled() | events.LineSet():
                 # The agent answers in order. What slowing down takes is nobody's order.
                 if self._ordered.popleft():
                     self.tell(event)
@@ -120,6 +127,10 @@ class Drill(Supervisor):
     def _signal(self, task: int, name: str, *, ordered: bool = False) -> Signal:
         self._ordered.append(ordered)
         return Signal(task, name)
+
+    def _set_line(self, one: int, other: int, *, up: bool, ordered: bool = False) -> SetLine:
+        self._ordered.append(ordered)
+        return SetLine(one, other, up)
 
     def _on_stopped(self, state: object, at: float) -> list[Command]:
         """What the test has paused, or slows down, is no news; it may stay so for as long as the test wants."""

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class Faults:
-    """Faults that the tasks will have themselves (``worker/faults.py``).
+    """Faults that the tasks will have themselves (``worker/faults.py``), and lines that are cut from the beginning.
 
     Attributes:
         steps: by task, steps and the signal that it sends itself when it has reported one.
         disks: directories in whose place each task finds a disk of its own, and the room that is left on it.
+        cut: pairs of tasks whose line is cut before they start.
     """
 
     steps: dict[int, list[tuple[int, str]]] = field(default_factory=dict)
     disks: list[tuple[str, int]] = field(default_factory=list)
+    cut: list[tuple[int, int]] = field(default_factory=list)
 
     def at_step(self, step: int, task: int, signal: str) -> None:
         """Add one at a step."""

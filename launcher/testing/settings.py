@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING
 
 from launcher import preflight
+from launcher.config import ClusterConfig
 from launcher.errors import RequestError
 from launcher.layers import Layer
 from launcher.schema import nearest
@@ -17,14 +19,23 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from launcher.config import ClusterConfig
-
 SOURCE = "tf_cluster()"
 # Which function it is to be is known when one is run.
 _NONE_YET = "-"
 
 
-def settings_of(folder: Path, asked: Mapping[str, Any]) -> ClusterConfig:
+@dataclass(frozen=True, kw_only=True)
+class Settings(ClusterConfig):
+    """The settings of ``tflaunch run``, and what only a test can ask for.
+
+    Attributes:
+        links: each task has a network address of its own, and the lines between them can be cut.
+    """
+
+    links: bool = False
+
+
+def settings_of(folder: Path, asked: Mapping[str, Any]) -> Settings:
     """A configuration with the logs below ``folder``.
 
     Raises:
@@ -35,10 +46,11 @@ def settings_of(folder: Path, asked: Mapping[str, Any]) -> ClusterConfig:
         raise RequestError(f"this is {task.replace(':', ' ')} of a cluster already", "start clusters from a test alone")
     for name in asked.keys() - set(KNOWN):
         raise RequestError(f"a cluster has no setting {name}", nearest(name, KNOWN) or f"known: {', '.join(KNOWN)}")
+    links = bool(asked.get("links"))
     values = {**_values(**asked), "function": _NONE_YET, "run_dir": str(folder)}
     config = preflight.checked(Layer(SOURCE, values, {name: f"{name}=" for name in values}))
     memory.require(config.workers + config.chief + config.ps + config.evaluator)
-    return config
+    return Settings(**vars(config), links=links)
 
 
 def _values(
@@ -53,6 +65,7 @@ def _values(
     env: Mapping[str, str] | None = None,
     ports: str | None = None,
     private: bool = False,
+    links: bool = False,
     partition: bool = True,
     warm: bool | None = None,
 ) -> dict[str, object]:
@@ -61,6 +74,7 @@ def _values(
     Args:
         gpus: for each task; none unless a test asks for them, so that it is the same test everywhere.
         timeout: seconds that one run may take.
+        links: is nothing that cluster.json knows; it takes a network that nobody else is in.
     """
     return {
         "workers": workers,
@@ -69,7 +83,7 @@ def _values(
         "timeout": timeout,
         "grace": grace,
         "env": dict(env or {}),
-        "private": private,
+        "private": private or links,
         "partition": partition,
         **{name: value for name, value in (("ports", ports), ("warm", warm)) if value is not None},
     }

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 from launcher import events
 from launcher.errors import RequestError
 from launcher.testing.drill import Drill
-from launcher.testing.ended import Ended
+from launcher.testing.ended import Ended, Unprivileged
 from launcher.testing.plainly import plainly
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from launcher.config import ClusterConfig
     from launcher.loop import Loop
     from launcher.plan import Plan
     from launcher.run_dir import RunDir
     from launcher.testing.call import Call
     from launcher.testing.crew import Crews
     from launcher.testing.faults import Faults
+    from launcher.testing.settings import Settings
 
 
 class UnderWay:
@@ -38,7 +38,7 @@ class UnderWay:
 
     def __init__(
         self,
-        config: ClusterConfig,
+        config: Settings,
         run_dir: RunDir,
         call: Call,
         labels: Sequence[str],
@@ -53,7 +53,7 @@ class UnderWay:
         self._loop: Loop | None = None
         self._started: set[int] = set()
         self._steps: dict[int, int] = {}
-        self._answer: events.TaskSignalled | None = None
+        self._answer: events.TaskSignalled | events.LineSet | None = None
         self._ended: Ended | None = None
         self._error: BaseException | None = None
 
@@ -63,10 +63,16 @@ class UnderWay:
         return self._ended is not None or self._error is not None
 
     def begin(self, crews: Crews) -> None:
-        """Start the tasks; returns when they are there, or when it is over."""
+        """Start the tasks; returns when they are there, or when it is over.
+
+        Raises:
+            Unprivileged: they cannot be started as it was asked for here.
+        """
         name = f"tflaunch {self._config.name}"
         threading.Thread(target=self._work, args=(crews,), name=name, daemon=True).start()
         self._wait_until(lambda: len(self._started) == len(self.labels))
+        if isinstance(self._error, Unprivileged):
+            raise self._error
 
     @plainly
     def wait(self) -> Ended:
@@ -100,17 +106,18 @@ class UnderWay:
         if self._steps.get(task, -1) < step:
             raise RequestError(f"{self.labels[task]} ended before it reported step {step}", "worker.report tells steps")
 
-    def order(self, task: int, fault: str, cpu: float = 1.0) -> None:
-        """Have something happen to a task; returns when it has.
+    def order(self, task: int, fault: str, cpu: float = 1.0, peer: int = -1) -> None:
+        """Have something happen to a task, or to its line to a peer; returns when it has.
 
         Raises:
             RequestError: the task has ended.
         """
         self._answer = None
-        self._post(events.FaultOrdered(task, fault, cpu))
+        self._post(events.FaultOrdered(task, fault, cpu, peer))
         self._wait_until(lambda: self._answer is not None)
-        if self._answer is None or not self._answer.alive:
-            raise RequestError(f"too late to {fault} {self.labels[task]}: it has ended")
+        match self._answer:
+            case None | events.TaskSignalled(alive=False):
+                raise RequestError(f"too late to {fault} {self.labels[task]}: it has ended")
 
     def stop(self) -> None:
         """End it now, if it is not over."""
@@ -169,7 +176,7 @@ class UnderWay:
     def _tell(self, event: events.Event) -> None:
         with self._changed:
             match event:
-                case events.TaskSignalled():
+                case events.TaskSignalled() | events.LineSet():
                     self._answer = event
                 case events.TaskStarted(task) | events.AgentFault(task=int(task)):
                     self._started.add(task)

@@ -96,7 +96,7 @@ class Agent:
 
 
 def spawn(*argv: str, task: int = 0, **more: Any) -> dict[str, Any]:
-    return {"do": "spawn", "task": task, "argv": argv, "cwd": None, "env": {}, "cores": [], **more}
+    return {"do": "spawn", "task": task, "argv": argv, "cwd": None, "env": {}, "cores": [], "address": None, **more}
 
 
 def shell(script: str, task: int = 0) -> dict[str, Any]:
@@ -165,6 +165,24 @@ class TestHello:
         assert hello["facts"]["hostname"] == os.uname().nodename
         assert hello["facts"]["cores"] == sorted(os.sched_getaffinity(0))
         assert hello["facts"]["pid"] != agent.channel.pid
+
+    def test_who_listens_in_a_network_of_its_own_is_found_there(self, open_agent: Start) -> None:
+        agent = open_agent(private=True)
+        agent.order({"do": "connect", "count": 2})
+        answer = agent.next("connected", "fault")
+        if answer["do"] == "fault":
+            pytest.skip(f"no network between tasks here: {answer['error']}")
+        assert answer["addresses"] == ["10.77.0.1", "10.77.0.2"]
+        agent.order({"do": "lease", "count": 1, "ports": None})
+        (port,) = agent.next("leased")["ports"]
+        code = f"import socket, time; kept = socket.create_server(('', {port})); print('up'); time.sleep(600)"
+        agent.order({"do": "listening"})
+        assert agent.next("listening")["ports"] == []
+        agent.order(spawn(sys.executable, "-u", "-c", code, address="10.77.0.2"))
+        agent.next("started")
+        agent.printed(0, b"up")
+        agent.order({"do": "listening"})
+        assert agent.next("listening")["ports"] == [port]
 
     def test_in_a_private_network_nobody_can_reach_it(self, open_agent: Start) -> None:
         agent = open_agent(private=True)

@@ -6,9 +6,18 @@ import pytest
 
 from launcher import plan as plan_module
 from launcher.config import ClusterConfig, Function, HostSpec
-from launcher.events import DeadlinePassed, Event, FaultOrdered, Signalled, TaskExited, TaskReport, TaskSignalled
+from launcher.events import (
+    DeadlinePassed,
+    Event,
+    FaultOrdered,
+    LineSet,
+    Signalled,
+    TaskExited,
+    TaskReport,
+    TaskSignalled,
+)
 from launcher.placement import Host, place
-from launcher.supervisor import Kill, SetTimer, Signal, Stop
+from launcher.supervisor import Kill, SetLine, SetTimer, Signal, Spawn, Stop
 from launcher.testing.drill import Drill
 from launcher.testing.faults import Faults
 
@@ -25,7 +34,7 @@ class Attempt:
         plan = plan_module.make(config, place(config, [Host("a")]), [Host("a")], "py", {}, run="t-1")
         self.told: list[Event] = []
         self.drill = Drill(plan, self.told.append, faults or Faults())
-        self.drill.start()
+        self.first = self.drill.start()
         self.now = 1000.0
 
     def post(self, event: Event) -> list[Command]:
@@ -53,6 +62,21 @@ class TestOrders:
         sent = TaskSignalled(1, name, alive=True)
         attempt.post(sent)
         assert attempt.told == [sent]
+
+    @pytest.mark.parametrize(("fault", "up"), [("drop_link", False), ("restore_link", True)])
+    def test_a_line_is_set_and_told_when_it_is(self, attempt: Attempt, fault: str, up: bool) -> None:
+        assert attempt.post(FaultOrdered(0, fault, peer=1)) == [SetLine(0, 1, up)]
+        done = LineSet(("10.77.0.1", "10.77.0.2"), up)
+        attempt.post(done)
+        assert attempt.told == [done]
+        assert attempt.exit(1, 1) == []
+
+    def test_a_line_is_cut_before_anybody_is_there_to_use_it(self) -> None:
+        attempt = Attempt(Faults(cut=[(0, 1)]))
+        assert attempt.first[:2] == [SetLine(0, 1, up=False), Spawn(0)]
+        attempt.post(LineSet(("10.77.0.1", "10.77.0.2"), up=False))
+        assert attempt.told == []
+        assert attempt.exit(1, 1) == []
 
     def test_a_slow_task_is_stopped_for_the_rest_of_each_round(self, attempt: Attempt) -> None:
         stopped, running = pytest.approx(0.04), pytest.approx(0.01)

@@ -21,6 +21,15 @@ def test_there_is_a_deadline_and_no_gpu_unless_it_is_asked_for(tmp_path: Path) -
     assert (config.workers, config.timeout, config.gpus_per_task) == (2, 120.0, 0)
 
 
+def test_links_take_a_network_of_their_own(tmp_path: Path) -> None:
+    assert [
+        (one.links, one.private) for one in (settings_of(tmp_path, {}), settings_of(tmp_path, {"links": True}))
+    ] == [
+        (False, False),
+        (True, True),
+    ]
+
+
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as found:
         settings_of(tmp_path, {"workers": 0, "timeout": 0, "evaluator": 2})

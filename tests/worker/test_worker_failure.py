@@ -10,6 +10,26 @@ SHAPES = ABORTED + "Shape mismatch in the collective instance 201. Op at device 
 UNHEALTHY = ABORTED + "The following tasks are unhealthy (stopped sending heartbeats):\n/job:worker/replica:0/task:1"
 
 
+GRAPH = (
+    "Graph execution error:\n\nDetected at node CollectiveReduceV2 defined at (most recent call last):\n"
+    '  File "/home/me/train.py", line 19, in train\n\n  File "/home/me/train.py", line 16, in step\n\n'
+    "Collective ops is aborted by: Deadline Exceeded\n\nRPC: /tensorflow.CoordinationService/Heartbeat\n"
+    "\t [[{{node CollectiveReduceV2}}]] [Op:__inference_step_27]"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "essence"),
+    [
+        (GRAPH, "Collective ops is aborted by: Deadline Exceeded\nRPC: /tensorflow.CoordinationService/Heartbeat"),
+        ("Graph execution error:\n\nDetected at node x", "Graph execution error:\n\nDetected at node x"),
+        ("  indented\n\nas it is", "  indented\n\nas it is"),
+    ],
+)
+def test_of_a_graphs_failure_what_went_wrong_is_kept(message: str, essence: str) -> None:
+    assert failure.essence(message) == essence
+
+
 @pytest.mark.parametrize(
     ("type_name", "message", "victim"),
     [
