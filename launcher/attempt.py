@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.supervisor import Kill, Say, SetLine, SetTimer, Signal, Spawn, Stop
+from launcher.supervisor import AskWhoListens, Kill, Say, SetLine, SetTimer, Signal, Spawn, Stop
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,6 +66,8 @@ class Attempt:
                 case SetLine(one, other, up):
                     between = [self._plan.launches[number].address for number in (one, other)]
                     self._agents.order(self._host(one), "line", between=between, up=up)
+                case AskWhoListens(host):
+                    self._agents.order(host, "listening")
                 case SetTimer(name, seconds):
                     self._loop.set_timer(name, seconds)
                 case Say(text):

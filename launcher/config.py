@@ -82,6 +82,7 @@ class ClusterConfig:
         warm: whether workers are forked from a process that has imported TensorFlow; None lets ``launcher.warmth`` decide.
         grace: seconds from SIGTERM to SIGKILL, for each worker.
         timeout: seconds the whole run may take; None for no limit.
+        join_deadline: seconds until all tasks must listen, 0 for never; None: as many as ``supervisor.JOIN``, from when one does.
         hang_deadline: seconds without progress after which the run counts as hung, 0 for never; None: as many as
             ``supervisor.HANG`` once a task has told of progress.
         max_restarts: how often the cluster is started again after a failure.
@@ -112,6 +113,7 @@ class ClusterConfig:
     output: Literal["all", "chief", "failed", "none"] = "all"
     grace: float = 30.0
     timeout: float | None = None
+    join_deadline: float | None = None
     hang_deadline: float | None = None
     max_restarts: int = 0
     backoff: float = 1.0

@@ -214,6 +214,14 @@ KEYS = (
     Key("grace", Seconds(zero=True), "Seconds a worker has to end after SIGTERM, before SIGKILL", default=30),
     Key("timeout", Seconds(zero=False), "Seconds that the whole run may take", otherwise="no limit", examples=(3600,)),
     Key(
+        "join_deadline",
+        Seconds(zero=True),
+        "Seconds until all tasks of the cluster must listen for their peers; 0 for never",
+        "One that never does would be waited for without limit.",
+        otherwise="180, and as many more as long as none of them listens",
+        examples=(600,),
+    ),
+    Key(
         "hang_deadline",
         Seconds(zero=True),
         "Seconds without progress of any task after which the run counts as hung; 0 for never",

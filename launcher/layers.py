@@ -162,7 +162,7 @@ class _Settings:
     def config(self) -> ClusterConfig | None:
         """All settings together, defaults included; None when there is nothing to run."""
         command, hosts = self._command(), self.hosts()
-        timeout, hang = self.value("timeout"), self.value("hang_deadline")
+        timeout, join, hang = (self.value(name) for name in ("timeout", "join_deadline", "hang_deadline"))
         if command is None:
             return None
         derived = {
@@ -176,6 +176,7 @@ class _Settings:
             "ports": keys.port_range(self.value("ports")) if self.value("ports") else None,
             "grace": float(self.value("grace")),
             "timeout": None if timeout is None else float(timeout),
+            "join_deadline": None if join is None else float(join),
             "hang_deadline": None if hang is None else float(hang),
             "backoff": float(self.value("backoff")),
             "forgive_after": float(self.value("forgive_after")),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from launcher.errors import Interrupted, TflaunchError
+from launcher.names import together
 from launcher.run_dir import last_lines
 from launcher.verdict import Fate, Verdict
 
@@ -189,18 +190,4 @@ def _task_as_json(one: TaskOutcome) -> dict[str, object]:
 
 
 def _names(tasks: Sequence[Task]) -> str:
-    """``worker 0-2, 5, evaluator 0``."""
-    jobs: dict[str, list[int]] = {}
-    for task in tasks:
-        jobs.setdefault(task.job, []).append(task.index)
-    return ", ".join(f"{job} {_ranges(indices)}" for job, indices in jobs.items())
-
-
-def _ranges(indices: Sequence[int]) -> str:
-    spans: list[list[int]] = []
-    for index in sorted(indices):
-        if spans and index == spans[-1][1] + 1:
-            spans[-1][1] = index
-        else:
-            spans.append([index, index])
-    return ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in spans)
+    return together(task.label for task in tasks)

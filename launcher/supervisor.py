@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import events, network
+from launcher.names import together
 from launcher.restart import Try
 from launcher.verdict import Ending, Interruption, Verdict, judge
 
@@ -26,6 +27,8 @@ STOPPED = 10.0
 
 # Without progress for as many seconds, a run whose tasks tell of it is taken for hung, unless it was told otherwise.
 HANG = 600.0
+# Within as many seconds all tasks of a cluster must listen for their peers.
+JOIN = 180.0
 
 
 class Spawn(NamedTuple):
@@ -62,6 +65,12 @@ class SetLine(NamedTuple):
     up: bool
 
 
+class AskWhoListens(NamedTuple):
+    """Ask the agent of this host on which of its ports somebody listens."""
+
+    host: str
+
+
 class SetTimer(NamedTuple):
     """Post DeadlinePassed(name) after this many seconds."""
 
@@ -75,7 +84,7 @@ class Say(NamedTuple):
     text: str
 
 
-Command = Spawn | Stop | Kill | Signal | SetLine | SetTimer | Say
+Command = Spawn | Stop | Kill | Signal | SetLine | AskWhoListens | SetTimer | Say
 
 
 @dataclass
@@ -128,6 +137,8 @@ class Supervisor:
     _hang_deadline: float = field(init=False)
     _armed: tuple[float, float] | None = field(init=False, default=None)
     _watching: bool = field(init=False, default=False)
+    _unheard: set[str] = field(init=False, default_factory=set)
+    _listening: set[int] = field(init=False, default_factory=set)
     _evaluations: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
@@ -159,6 +170,9 @@ class Supervisor:
         commands: list[Command] = [Spawn(task.number) for task in self.plan.tasks]
         if self.plan.config.timeout is not None and self.plan.attempt == 0:
             commands.append(SetTimer("run", self.plan.config.timeout))
+        join = self.plan.config.join_deadline
+        if join != 0 and len(self._expected) > 1:
+            commands.append(SetTimer("join", JOIN if join is None else join))
         if self.plan.config.hang_deadline is not None:
             commands += self._watch(self._hang_deadline)
         return commands
@@ -189,6 +203,10 @@ class Supervisor:
                 return self._on_resumed(self._states[number])
             case events.DeadlinePassed(name) if name in self._patience:
                 return self._on_out_of_patience(self._states[self._patience.pop(name)])
+            case events.DeadlinePassed("join"):
+                return self._on_join_deadline()
+            case events.PortsListening(host, ports):
+                return self._on_listening(host, ports)
             case events.DeadlinePassed("hang") if self._watching and not self._ending:
                 return self._on_hang_deadline()
             case events.DeadlinePassed("run"):
@@ -220,8 +238,47 @@ class Supervisor:
             return self._watch(self._hang_deadline)
         step = "" if self._step is None else f", after step {self._step:,}"
         hung = f"no task has made progress for {self._hang_deadline:g} s{step}"
-        self._interruption = self._interruption or Interruption(self._now, hung=hung)
+        hint = "raise --hang-deadline if it only took long, as an evaluation may"
+        self._interruption = self._interruption or Interruption(self._now, hung=hung, hint=hint)
         return [Say(hung), *self._stop_all()]
+
+    @property
+    def _expected(self) -> list[_TaskState]:
+        """The tasks that are to listen. A chief of parameter servers dials and is not dialled."""
+        jobs = {state.task.job for state in self._states}
+        waiting = {"worker", "ps"} if "ps" in jobs else {"chief", "worker"}
+        return [state for state in self._states if state.task.job in waiting]
+
+    def _on_join_deadline(self) -> list[Command]:
+        if self._ending or self._signs is not None:  # who makes progress has found its peers
+            return []
+        self._unheard = {state.task.host for state in self._states if not state.lost}
+        self._listening.clear()
+        return [AskWhoListens(host) for host in sorted(self._unheard)]
+
+    def _on_listening(self, host: str, ports: Iterable[int]) -> list[Command]:
+        self._unheard.discard(host)
+        numbers = {number: int(place.rpartition(":")[2]) for place, number in self.plan.places.items()}
+        there = set(ports)
+        self._listening |= {
+            state.task.number
+            for state in self._states
+            if state.task.host == host and numbers.get(state.task.number) in there
+        }
+        return [] if self._unheard or self._ending else self._on_all_heard()
+
+    def _on_all_heard(self) -> list[Command]:
+        seconds = JOIN if self.plan.config.join_deadline is None else self.plan.config.join_deadline
+        missing = [one for one in self._expected if not one.over and one.task.number not in self._listening]
+        if not missing:
+            return []
+        if self.plan.config.join_deadline is None and not self._listening:
+            # Data that takes long to get, or no cluster at all: nobody waits for anybody.
+            return [SetTimer("join", seconds)]
+        late = f"{together(one.task.label for one in missing)} did not listen for peers within {seconds:g} s"
+        hint = "its log says what it was doing; raise --join-deadline if that only took long"
+        self._interruption = self._interruption or Interruption(self._now, hung=late, hint=hint)
+        return [Say(late), *self._stop_all()]
 
     def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> list[Command]:
         match record.get("kind"):

@@ -56,13 +56,14 @@ class Ending(NamedTuple):
 
 
 class Interruption(NamedTuple):
-    """Why the run was stopped: by a signal to the launcher or to a host, by its deadline, or because it ``hung``, in words."""
+    """Why the run was stopped: by a signal to the launcher or to a host, by its deadline, or because it ``hung``, in words, with a ``hint``."""
 
     time: float
     signal: int | None = None
     timeout: float | None = None
     host: str = ""
     hung: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,7 @@ def _interrupted(
         reason = f"{interruption.host} was told to end (SIGTERM to its agent)"
         return Verdict("interrupted", 128 + signal.SIGTERM, None, reason, hint, fates)
     if interruption.hung:
-        hint = "raise --hang-deadline if it only took long, as an evaluation may"
-        return Verdict("hung", 124, None, interruption.hung, hint, fates)
+        return Verdict("hung", 124, None, interruption.hung, interruption.hint, fates)
     reason = f"the run's deadline of {interruption.timeout:g} s passed"
     if cut is not None:
         return Verdict("deadline", 124, None, f"{reason}: {cut.reason}", cut.hint, fates)

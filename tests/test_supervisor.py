@@ -13,6 +13,7 @@ from launcher.events import (
     DeadlinePassed,
     Event,
     HostTerminated,
+    PortsListening,
     Signalled,
     TaskExited,
     TaskOutput,
@@ -22,7 +23,19 @@ from launcher.events import (
     TaskStopped,
 )
 from launcher.placement import Host, place
-from launcher.supervisor import HANG, STOPPED, Command, Kill, Say, SetTimer, Spawn, Stop, Supervisor
+from launcher.supervisor import (
+    HANG,
+    JOIN,
+    STOPPED,
+    AskWhoListens,
+    Command,
+    Kill,
+    Say,
+    SetTimer,
+    Spawn,
+    Stop,
+    Supervisor,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +52,9 @@ class Run:
             command=Program(("true",)), name="t", engine="x", hosts=specs, workers=workers, grace=GRACE, **settings
         )
         found = [Host(host) for host in hosts]
-        self.plan = plan_module.make(config, place(config, found), found, "py", {}, run="t-1")
+        tasks = place(config, found)
+        ports = {task.number: 20000 + task.number for task in tasks if task.is_dialled}
+        self.plan = plan_module.make(config, tasks, found, "py", {}, run="t-1", ports=ports)
         self.supervisor = Supervisor(self.plan)
         self.now = 1000.0
         self.started = self.supervisor.start()
@@ -67,7 +82,7 @@ def stops(commands: list[Command]) -> list[int]:
 
 class TestStart:
     def test_every_task_is_spawned(self) -> None:
-        assert Run(workers=3).started == [Spawn(0), Spawn(1), Spawn(2)]
+        assert Run(workers=3).started == [Spawn(0), Spawn(1), Spawn(2), SetTimer("join", JOIN)]
 
     def test_a_run_with_a_deadline_has_a_timer(self) -> None:
         assert Run(workers=1, timeout=90.0).started == [Spawn(0), SetTimer("run", 90.0)]
@@ -207,7 +222,7 @@ class TestHang:
 
     def test_it_can_be_switched_off(self) -> None:
         run = Run(hang_deadline=0.0)
-        assert run.started == [Spawn(0), Spawn(1)]
+        assert run.started == [Spawn(0), Spawn(1), SetTimer("join", JOIN)]
         assert run.report(0, kind="progress", step=1) == []
 
     def test_an_evaluators_progress_is_its_own(self) -> None:
@@ -220,6 +235,58 @@ class TestHang:
         run.exit(0)
         run.exit(1, 3)
         assert run.post(DeadlinePassed("hang")) == []
+
+
+class TestJoin:
+    def test_nobody_is_waited_for_alone(self) -> None:
+        assert Run(workers=1, evaluator=1).started == [Spawn(0), Spawn(1)]
+        assert Run(join_deadline=0.0).started == [Spawn(0), Spawn(1)]
+        assert Run(join_deadline=9.0).started[-1] == SetTimer("join", 9)
+
+    def test_who_is_late_is_named(self) -> None:
+        run = Run(workers=4)
+        assert run.post(DeadlinePassed("join")) == [AskWhoListens("a")]
+        said, *rest = run.post(PortsListening("a", (20000, 20002)))
+        assert said == Say("worker 1, 3 did not listen for peers within 180 s")
+        assert stops(rest) == [0, 1, 2, 3]
+        for task in range(4):
+            run.die(task, 15, "SIGTERM")
+        verdict = run.supervisor.verdict()
+        assert (verdict.status, verdict.exit_status) == ("hung", 124)
+        assert "--join-deadline" in verdict.hint
+
+    def test_all_hosts_are_heard_first(self) -> None:
+        run = Run(("a", "b"), workers=2)
+        assert run.post(DeadlinePassed("join")) == [AskWhoListens("a"), AskWhoListens("b")]
+        assert run.post(PortsListening("a", (20000,))) == []
+        assert run.post(PortsListening("b", (20001,))) == []
+
+    def test_the_port_of_another_host_is_not_its_own(self) -> None:
+        run = Run(("a", "b"), workers=2)
+        run.post(DeadlinePassed("join"))
+        run.post(PortsListening("a", (20000, 20001)))
+        assert stops(run.post(PortsListening("b", ()))) == [0, 1]
+
+    def test_where_nobody_listens_nobody_waits(self) -> None:
+        run = Run()
+        run.post(DeadlinePassed("join"))
+        assert run.post(PortsListening("a", ())) == [SetTimer("join", JOIN)]
+
+    def test_unless_it_was_asked_for(self) -> None:
+        run = Run(join_deadline=9.0)
+        run.post(DeadlinePassed("join"))
+        assert stops(run.post(PortsListening("a", ()))) == [0, 1]
+
+    def test_who_makes_progress_has_joined(self) -> None:
+        run = Run()
+        run.report(0, kind="progress", step=1)
+        assert run.post(DeadlinePassed("join")) == []
+
+    def test_who_is_done_is_not_late(self) -> None:
+        run = Run()
+        run.exit(1)
+        run.post(DeadlinePassed("join"))
+        assert run.post(PortsListening("a", (20000,))) == []
 
 
 class TestPreemption:

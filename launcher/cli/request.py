@@ -31,6 +31,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--output", metavar="all|chief|failed|none", help="Whose lines to show. Default: all."),
     click.option("--grace", type=float, metavar="S", help="Seconds from SIGTERM to SIGKILL. Default: 30."),
     click.option("--timeout", type=float, metavar="S", help="Seconds the whole run may take."),
+    click.option("--join-deadline", type=float, metavar="S", help="Seconds until all tasks must listen. Default: 180."),
     click.option(
         "--hang-deadline", type=float, metavar="S", help="Seconds without progress. Default: 600 if any is told."
     ),

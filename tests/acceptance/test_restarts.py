@@ -94,6 +94,23 @@ time.sleep(600 * (os.environ["TFLAUNCH_ATTEMPT"] == "0"))
     assert ended.outcome["blame"] == "worker"
 
 
+def test_a_peer_that_never_arrives_is_named(tflaunch: Command) -> None:
+    program = """
+import json, os, socket, time
+config = json.loads(os.environ["TF_CONFIG"])
+if config["task"]["index"] == 0:
+    server = socket.socket()
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    server.bind(("", int(config["cluster"]["worker"][0].rpartition(":")[2])))
+    server.listen()
+    print("listening", flush=True)
+time.sleep(600)
+"""
+    ended = tflaunch("run", "-n", "3", "--join-deadline", "2", tflaunch.script(program))
+    assert ended.status == 124
+    assert "worker 1-2 did not listen for peers within 2 s" in ended.err
+
+
 def test_an_evaluator_is_started_again_by_itself(tflaunch: Command) -> None:
     program = """
 import os, pathlib, time
