@@ -71,7 +71,7 @@ def test_a_run_reports_every_sample_as_json_and_as_markdown(tmp_path: Path) -> N
             ["--only", "nop"],
             (
                 "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, kill, idle, "
-                "warm-2, warm-4, warm-8, tests, checkpoint-1, checkpoint-2, train-small, train-large"
+                "warm-2, warm-4, warm-8, recovery, tests, checkpoint-1, checkpoint-2, train-small, train-large"
             ),
         ),
         (["--markdown", "README.md.missing"], "README.md.missing: "),
