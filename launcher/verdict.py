@@ -182,6 +182,8 @@ def _interrupted(
         reason = f"{interruption.host} was told to end (SIGTERM to its agent)"
         return Verdict("interrupted", 128 + signal.SIGTERM, None, reason, hint, fates)
     if interruption.hung:
+        if cut is not None:
+            return Verdict("hung", 124, None, f"{interruption.hung}: {cut.reason}", cut.hint, fates)
         return Verdict("hung", 124, None, interruption.hung, interruption.hint, fates)
     reason = f"the run's deadline of {interruption.timeout:g} s passed"
     if cut is not None:

@@ -198,6 +198,13 @@ class TestNetwork:
             "the run's deadline of 90 s passed: worker 0 on h0 and worker 1 on h1 could not"
         )
 
+    def test_so_does_a_hang(self) -> None:
+        waiting = [stopped(0), stopped(1)._replace(unanswered=(0,))]
+        verdict = judge(waiting, Interruption(10.0, hung="no step for 600 s"))
+        assert verdict.status == "hung"
+        assert verdict.reason.startswith("no step for 600 s: worker 0 on h0 and worker 1 on h1 could not reach")
+        assert verdict.hint.startswith("look at the network between h0 and h1")
+
 
 class TestFates:
     def test_a_task_that_was_never_seen_to_start(self) -> None:
