@@ -54,6 +54,28 @@ def test_a_training_that_is_killed_again_and_again(tf_cluster: Clusters, tmp_pat
         with pytest.raises(TaskFailed, match="killed by SIGKILL"):
             cluster.run(train, str(wild))
     assert cluster.run(train, str(wild)) == [0, 0]
+    assert_equal(calm, wild)
+
+
+@pytest.mark.parametrize("fault", ["pause", "full disk"])
+def test_a_training_after_another_fault(tf_cluster: Clusters, tmp_path: Path, fault: str) -> None:
+    calm, wild = tmp_path / "calm", tmp_path / "wild"
+    assert tf_cluster(2).run(train, str(calm)) == [0, 0]
+    cluster = tf_cluster(2)
+    cluster.at_step(8, kill=1)
+    with pytest.raises(TaskFailed, match="killed by SIGKILL"):
+        cluster.run(train, str(wild))
+    if fault == "pause":
+        cluster.at_step(13, pause=0)
+    else:
+        cluster.full_disk(wild, room=1000)
+    with pytest.raises(TaskFailed, match="worker" if fault == "pause" else "No space left"):
+        cluster.run(train, str(wild))
+    assert cluster.run(train, str(wild)) == [0, 0]
+    assert_equal(calm, wild)
+
+
+def assert_equal(calm: Path, wild: Path) -> None:
     one, other = weights(calm), weights(wild)
     assert one.keys() == other.keys()
     assert one
