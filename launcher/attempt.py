@@ -38,7 +38,7 @@ class Attempt:
                 if isinstance(event, events.TaskOutput):
                     self._run_dir.output(self._slugs[event.task], event.data)
                     self._console.output(event.task, event.data)
-                    supervisor.spoke = True
+                    supervisor.pulse.spoke = True
                 else:
                     self._take_in(event, supervisor)
 

@@ -82,9 +82,9 @@ class ClusterConfig:
         warm: whether workers are forked from a process that has imported TensorFlow; None lets ``launcher.warmth`` decide.
         grace: seconds from SIGTERM to SIGKILL, for each worker.
         timeout: seconds the whole run may take; None for no limit.
-        join_deadline: seconds until all tasks must listen, 0 for never; None: as many as ``supervisor.JOIN``, from when one does.
+        join_deadline: seconds until all tasks must listen, 0 for never; None: as many as ``joining.JOIN``, from when one does.
         hang_deadline: seconds without progress after which the run counts as hung, 0 for never; None: as many as
-            ``supervisor.HANG`` once a task has told of progress.
+            ``pulse.HANG`` once a task has told of progress.
         max_restarts: how often the cluster is started again after a failure.
         backoff: seconds of the pause before the second restart; each further one is twice as long.
         forgive_after: seconds of progress after which restarts are counted anew.

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import events, network
+from launcher.joining import Joining
 from launcher.names import together
+from launcher.pulse import Pulse
 from launcher.restart import Try
 from launcher.verdict import Ending, Interruption, Verdict, judge
 
@@ -23,12 +25,6 @@ if TYPE_CHECKING:
 
 # A stopped worker is given up after as many seconds. TensorFlow's own heartbeats end its peers after 7 to 12 (2.21).
 STOPPED = 10.0
-
-
-# Without progress for as many seconds, a run whose tasks tell of it is taken for hung, unless it was told otherwise.
-HANG = 600.0
-# Within as many seconds all tasks of a cluster must listen for their peers.
-JOIN = 180.0
 
 
 class Spawn(NamedTuple):
@@ -117,14 +113,14 @@ class Supervisor:
     """The state of one attempt, and what to do next.
 
     Attributes:
-        spoke: a task has written something; set by whoever sees it, as that is too much for events.
+        pulse: its signs of progress. Whoever sees output sets ``pulse.spoke``: that is too much for events.
 
     Feed it ``start`` once, then every event; carry out the commands it returns; when it is ``finished``, ask for the
     ``verdict``.
     """
 
     plan: Plan
-    spoke: bool = field(init=False, default=False)
+    pulse: Pulse = field(init=False)
     _states: list[_TaskState] = field(init=False)
     _now: float = field(init=False, default=0.0)
     _ending: bool = field(init=False, default=False)
@@ -132,17 +128,12 @@ class Supervisor:
     _cold: set[str] = field(init=False, default_factory=set)
     _patience: dict[str, int] = field(init=False, default_factory=dict)
     _interruption: Interruption | None = field(init=False, default=None)
-    _signs: tuple[float, float] | None = field(init=False, default=None)
-    _step: int | None = field(init=False, default=None)
-    _hang_deadline: float = field(init=False)
-    _armed: tuple[float, float] | None = field(init=False, default=None)
-    _watching: bool = field(init=False, default=False)
-    _unheard: set[str] = field(init=False, default_factory=set)
-    _listening: set[int] = field(init=False, default_factory=set)
+    _joining: Joining = field(init=False)
     _evaluations: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._hang_deadline = HANG if self.plan.config.hang_deadline is None else self.plan.config.hang_deadline
+        self.pulse = Pulse(self.plan.config.hang_deadline)
+        self._joining = Joining(self.plan)
         self._states = [_TaskState(task) for task in self.plan.tasks]
 
     @property
@@ -158,8 +149,7 @@ class Supervisor:
 
     def attempt(self) -> Try:
         """What is to be known of the attempt when it is over, to decide whether there is to be another one."""
-        first, last = self._signs or (0.0, 0.0)
-        return Try(self.verdict(), self._step, last - first)
+        return Try(self.verdict(), self.pulse.step, self.pulse.good)
 
     def exits(self) -> Mapping[int, events.TaskExited]:
         """How each task ended that was seen to end, by number."""
@@ -170,11 +160,10 @@ class Supervisor:
         commands: list[Command] = [Spawn(task.number) for task in self.plan.tasks]
         if self.plan.config.timeout is not None and self.plan.attempt == 0:
             commands.append(SetTimer("run", self.plan.config.timeout))
-        join = self.plan.config.join_deadline
-        if join != 0 and len(self._expected) > 1:
-            commands.append(SetTimer("join", JOIN if join is None else join))
+        if self._joining.seconds:
+            commands.append(SetTimer("join", self._joining.seconds))
         if self.plan.config.hang_deadline is not None:
-            commands += self._watch(self._hang_deadline)
+            commands += self._watch()
         return commands
 
     def handle(self, event: events.Event, now: float) -> list[Command]:
@@ -207,7 +196,7 @@ class Supervisor:
                 return self._on_join_deadline()
             case events.PortsListening(host, ports):
                 return self._on_listening(host, ports)
-            case events.DeadlinePassed("hang") if self._watching and not self._ending:
+            case events.DeadlinePassed("hang") if self.pulse.watched and not self._ending:
                 return self._on_hang_deadline()
             case events.DeadlinePassed("run"):
                 self._interruption = self._interruption or Interruption(now, timeout=self.plan.config.timeout)
@@ -223,71 +212,42 @@ class Supervisor:
         self._cold.add(why)
         return [Say(f"starting cold: {why}")]
 
-    def _watch(self, seconds: float) -> list[Command]:
-        """Look again after so many seconds whether anything has happened since now."""
-        if not self._hang_deadline:
-            return []
-        self._watching, self._armed, self.spoke = True, self._signs, False
-        return [SetTimer("hang", seconds)]
+    def _watch(self) -> list[Command]:
+        return [SetTimer("hang", self.pulse.watch())] if self.pulse.deadline else []
 
     def _on_hang_deadline(self) -> list[Command]:
-        # By what has come since, not by the clock alone: that jumps, and a laptop that slept has not hung.
-        if self._signs != self._armed and self._signs is not None:
-            return self._watch(max(1.0, self._hang_deadline - (self._now - self._signs[1])))
-        if self._signs is None and self.spoke:
-            return self._watch(self._hang_deadline)
-        step = "" if self._step is None else f", after step {self._step:,}"
-        hung = f"no task has made progress for {self._hang_deadline:g} s{step}"
-        hint = "raise --hang-deadline if it only took long, as an evaluation may"
-        self._interruption = self._interruption or Interruption(self._now, hung=hung, hint=hint)
-        return [Say(hung), *self._stop_all()]
+        again = self.pulse.look(self._now)
+        if again is not None:
+            return [SetTimer("hang", again)]
+        return self._hung(self.pulse.words(), "raise --hang-deadline if it only took long, as an evaluation may")
 
-    @property
-    def _expected(self) -> list[_TaskState]:
-        """The tasks that are to listen. A chief of parameter servers dials and is not dialled."""
-        jobs = {state.task.job for state in self._states}
-        waiting = {"worker", "ps"} if "ps" in jobs else {"chief", "worker"}
-        return [state for state in self._states if state.task.job in waiting]
+    def _hung(self, said: str, hint: str) -> list[Command]:
+        self._interruption = self._interruption or Interruption(self._now, hung=said, hint=hint)
+        return [Say(said), *self._stop_all()]
 
     def _on_join_deadline(self) -> list[Command]:
-        if self._ending or self._signs is not None:  # who makes progress has found its peers
+        if self._ending or self.pulse.beats:  # who makes progress has found its peers
             return []
-        self._unheard = {state.task.host for state in self._states if not state.lost}
-        self._listening.clear()
-        return [AskWhoListens(host) for host in sorted(self._unheard)]
+        return [
+            AskWhoListens(host) for host in self._joining.ask(one.task.host for one in self._states if not one.lost)
+        ]
 
     def _on_listening(self, host: str, ports: Iterable[int]) -> list[Command]:
-        self._unheard.discard(host)
-        numbers = {number: int(place.rpartition(":")[2]) for place, number in self.plan.places.items()}
-        there = set(ports)
-        self._listening |= {
-            state.task.number
-            for state in self._states
-            if state.task.host == host and numbers.get(state.task.number) in there
-        }
-        return [] if self._unheard or self._ending else self._on_all_heard()
-
-    def _on_all_heard(self) -> list[Command]:
-        seconds = JOIN if self.plan.config.join_deadline is None else self.plan.config.join_deadline
-        missing = [one for one in self._expected if not one.over and one.task.number not in self._listening]
-        if not missing:
+        if not self._joining.hear(host, ports) or self._ending:
             return []
-        if self.plan.config.join_deadline is None and not self._listening:
-            # Data that takes long to get, or no cluster at all: nobody waits for anybody.
-            return [SetTimer("join", seconds)]
-        late = f"{together(one.task.label for one in missing)} did not listen for peers within {seconds:g} s"
-        hint = "its log says what it was doing; raise --join-deadline if that only took long"
-        self._interruption = self._interruption or Interruption(self._now, hung=late, hint=hint)
-        return [Say(late), *self._stop_all()]
+        late = self._joining.late(one.task.number for one in self._states if one.over)
+        if not late:
+            return []
+        if self._joining.nobody_waits:
+            return [SetTimer("join", self._joining.seconds)]
+        said = f"{together(task.label for task in late)} did not listen for peers within {self._joining.seconds:g} s"
+        return self._hung(said, "its log says what it was doing; raise --join-deadline if that only took long")
 
     def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> list[Command]:
         match record.get("kind"):
             case "progress" | "metrics" | "checkpoint" if state.task.job != "evaluator":
-                self._signs = (self._signs[0] if self._signs else self._now, self._now)
-                step = record.get("step")
-                if isinstance(step, int):
-                    self._step = max(step, self._step or 0)
-                return [] if self._watching else self._watch(self._hang_deadline)
+                self.pulse.sign(record.get("step"), self._now)
+                return [] if self.pulse.watched else self._watch()
             case "preempted":
                 state.preempted = record
             case "error" | "exit" | "not-started":

@@ -22,10 +22,10 @@ from launcher.events import (
     TaskStarted,
     TaskStopped,
 )
+from launcher.joining import JOIN
 from launcher.placement import Host, place
+from launcher.pulse import HANG
 from launcher.supervisor import (
-    HANG,
-    JOIN,
     STOPPED,
     AskWhoListens,
     Command,
@@ -210,14 +210,14 @@ class TestHang:
     def test_what_was_asked_for_counts_output_where_there_is_no_progress(self) -> None:
         run = Run(hang_deadline=50.0)
         assert run.started[-1] == SetTimer("hang", 50)
-        run.supervisor.spoke = True
+        run.supervisor.pulse.spoke = True
         assert run.post(DeadlinePassed("hang")) == [SetTimer("hang", 50)]
         assert stops(run.post(DeadlinePassed("hang"))) == [0, 1]
 
     def test_output_is_no_progress_where_there_is_some(self) -> None:
         run = Run()
         run.report(0, kind="progress", step=1)
-        run.supervisor.spoke = True
+        run.supervisor.pulse.spoke = True
         assert stops(run.post(DeadlinePassed("hang"))) == [0, 1]
 
     def test_it_can_be_switched_off(self) -> None:
