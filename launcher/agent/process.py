@@ -8,7 +8,7 @@ import signal
 import time
 from contextlib import suppress
 
-from . import kernel
+from . import kernel, stacks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,9 +111,10 @@ class Process:
     def deliver(self, name: str) -> bool:
         """Send a signal as somebody else might: it is none of ours. False when the process has ended already."""
         if self.ended is None:
+            standing = stacks.state_of(self.pid) == "T"
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.Signals[name])
-                if name == "SIGSTOP":
+                if name == "SIGSTOP" and not standing:  # of one that stands already, the kernel tells no second time
                     # One that runs on another core stops a moment later; what was stopped is to stand still.
                     os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         return self.ended is None

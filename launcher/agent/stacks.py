@@ -37,7 +37,7 @@ class Question:
     def __init__(self, process: Process) -> None:
         self.number = process.number
         self.text = ""
-        self.state = _state(process.pid)
+        self.state = state_of(process.pid)
         self._changed = self._asked = self.next = time.monotonic()
         self._file = _open(process.pid, process.stacks) if self.state not in {"", "T", "t", "Z"} else -1
         self._start = self._size = 0
@@ -64,7 +64,7 @@ class Question:
         return True
 
 
-def _state(pid: int) -> str:
+def state_of(pid: int) -> str:
     with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()[0].decode()
     return ""

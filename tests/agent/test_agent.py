@@ -235,6 +235,14 @@ class TestSignal:
         agent.next("signalled")
         assert psutil.Process(pid).status() == psutil.STATUS_STOPPED
 
+    def test_one_that_is_stopped_already_holds_nobody_up(self, agent: Agent) -> None:
+        pid = agent.start(FOREVER)
+        agent.order({"do": "signal", "task": 0, "signal": "SIGSTOP"})
+        agent.next("stopped")
+        agent.order({"do": "signal", "task": 0, "signal": "SIGSTOP"})
+        agent.next("signalled")
+        assert psutil.Process(pid).status() == psutil.STATUS_STOPPED
+
     def test_nobody_is_there_to_get_it(self, agent: Agent) -> None:
         agent.order({"do": "signal", "task": 3, "signal": "SIGKILL"})
         assert agent.next("signalled") == {"do": "signalled", "task": 3, "signal": "SIGKILL", "alive": False}
