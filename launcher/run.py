@@ -81,7 +81,7 @@ def _run_in(
 
 
 def _pause(again: restart.Again, last: restart.Try, config: ClusterConfig, loop: Loop, console: Console) -> bool:
-    """Say what is about to happen and wait for it; False when somebody, or the run's deadline, comes in between."""
+    """Say what is about to happen and wait for it; False when somebody, a host that goes down, or the run's deadline comes in between."""
     verdict = last.verdict
     who = f"{verdict.cause.label}: " if verdict.cause else ""
     when = f"in {again.delay:.1f} s" if again.delay else "now"
@@ -90,7 +90,7 @@ def _pause(again: restart.Again, last: restart.Try, config: ClusterConfig, loop:
     while True:
         for event in loop.wait():
             match event:
-                case events.Signalled() | events.DeadlinePassed("run"):
+                case events.Signalled() | events.HostTerminated() | events.DeadlinePassed("run"):
                     return False
                 case events.DeadlinePassed("again"):
                     return True

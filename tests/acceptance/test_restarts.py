@@ -49,7 +49,8 @@ def test_not_what_a_restart_cannot_help(tflaunch: Command) -> None:
     assert "not starting again: it would fail in the same way again" in ended.err
 
 
-def test_an_interruption_of_the_pause(tflaunch: Command) -> None:
+@pytest.mark.parametrize("whom", ["launcher", "agent"])
+def test_an_interruption_of_the_pause(tflaunch: Command, whom: str) -> None:
     settings = {"script": tflaunch.script("print('up', flush=True); exit(3)"), "max_restarts": 9, "backoff": 600}
     (tflaunch.cwd / "cluster.json").write_text(json.dumps(settings))
     run = tflaunch.start("run", "cluster.json")
@@ -57,7 +58,10 @@ def test_an_interruption_of_the_pause(tflaunch: Command) -> None:
     events = tflaunch.cwd / "runs" / "latest" / "events.jsonl"
     while events.read_text().count("TaskExited") < 2:
         pass
-    run.send(signal.SIGINT)
+    if whom == "launcher":
+        run.send(signal.SIGINT)
+    else:
+        run.agent()[1].terminate()
     status, err = run.end()
     assert status == 3
     assert "starting again in" in err
