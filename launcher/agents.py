@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import errno
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
-from launcher.errors import Interrupted, UnavailableError
+from launcher.errors import DeadlineError, Interrupted, UnavailableError
 from launcher.link import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from launcher.engines import Channel
     from launcher.loop import Loop
@@ -44,17 +45,18 @@ class Agents:
         self.dismiss()
 
     def meet(self) -> dict[str, Mapping[str, Any]]:
-        """Wait until every agent has said hello. Returns host -> facts (``agent/facts.py``).
+        """Wait until every agent that is not lost has said hello. Returns host -> facts (``agent/facts.py``).
 
         Raises:
             UnavailableError: an agent could not be started, or not as it was asked for.
             Interrupted: a signal came first.
         """
         self._loop.set_timer("hello", _HELLO)
-        for _ in self._until(lambda: all(link.facts for link in self._links.values())):
+        present = {host: link for host, link in self._links.items() if not link.lost}
+        for _ in self._until(lambda: all(link.facts for link in present.values())):
             pass
         self._loop.cancel_timer("hello")
-        return {host: link.facts for host, link in self._links.items()}
+        return {host: link.facts for host, link in present.items()}
 
     def lease(self, needs: Mapping[str, Sequence[int]], ports: tuple[int, int] | None) -> dict[int, int]:
         """Lease a port for each task, on the host that will use it. What is leased already stays.
@@ -70,23 +72,68 @@ class Agents:
             UnavailableError: too few ports are free in the range.
             Interrupted: a signal came first.
         """
-        for host in needs.keys() - self._leased.keys():
-            self._links[host].order("lease", count=len(needs[host]), ports=ports)
-        for event in self._until(lambda: needs.keys() <= self._leased.keys()):
+        missing = {host: len(numbers) - len(self._leased.get(host, ())) for host, numbers in needs.items()}
+        waiting = {host for host, count in missing.items() if count > 0}
+        for host in waiting:
+            self._links[host].order("lease", count=missing[host], ports=ports)
+        for event in self._until(lambda: not waiting):
             if isinstance(event, events.PortsLeased):
-                self._leased[event.host] = event.ports
-        return {number: port for host in needs for number, port in zip(needs[host], self._leased[host], strict=True)}
+                self._leased[event.host] = (*self._leased.get(event.host, ()), *event.ports)
+                waiting.discard(event.host)
+        # A host may hold more than it needs: what moved there, while another host was away, has moved back.
+        return {number: port for host in needs for number, port in zip(needs[host], self._leased[host], strict=False)}
 
-    def revive(self, channel: Callable[[str], Channel]) -> None:
+    def rest(self, seconds: float) -> None:
+        """Let time pass. An agent that is lost meanwhile is for ``revive``.
+
+        Raises:
+            Interrupted: somebody wants the run to end.
+            DeadlineError: it may not take any longer.
+        """
+        self._loop.set_timer("rest", seconds)
+        while not any(event == events.DeadlinePassed("rest") for event in self._happening()):
+            pass
+
+    def revive(self, channel: Callable[[str], Channel]) -> dict[str, str]:
         """Put a new agent in the place of each one that is lost; its ports are lost with it.
 
         Args:
             channel: starts an agent on the host of this address.
+
+        Returns:
+            Host -> why, in words, for those that still have none.
+
+        Raises:
+            Interrupted: somebody wants the run to end.
+            DeadlineError: it may not take any longer.
         """
+        gone: dict[str, str] = {}
+        awaited: dict[str, Link] = {}
         for host in [host for host, link in self._links.items() if link.lost]:
             self._leased.pop(host, None)
-            self._links[host] = Link(host, channel(host))
-            self._loop.add(self._links[host])
+            try:
+                awaited[host] = self._links[host] = Link(host, channel(host))
+                self._loop.add(awaited[host])
+            except UnavailableError as error:
+                gone[host] = error.args[0].removeprefix(f"{host}: ")
+        self._loop.set_timer("hello", _HELLO)
+        while any(not link.facts and not link.lost for link in awaited.values()):
+            for event in self._happening():
+                match event:
+                    case events.AgentLost(host, why):
+                        gone[host] = self._run_dir.agent_words(host) or why
+                    case events.DeadlinePassed("hello"):
+                        gone |= self._give_up([link for link in awaited.values() if not link.facts])
+        self._loop.cancel_timer("hello")
+        return gone
+
+    def _give_up(self, silent: Iterable[Link]) -> dict[str, str]:
+        return {
+            event.host: f"no word from its agent within {_HELLO:g} s"
+            for link in silent
+            for event in self._loop.drop(link, "did not say hello")
+            if isinstance(event, events.AgentLost)
+        }
 
     def connect(self, tasks: Mapping[str, Sequence[int]]) -> dict[int, str]:
         """Give each task an address of its own, in a network that the agent of its host makes for them.
@@ -128,19 +175,27 @@ class Agents:
     def _until(self, done: Callable[[], bool]) -> Iterator[events.Event]:
         """Yield what happens until ``done``; what must not happen before the workers start is raised."""
         while not done():
-            for event in self._loop.wait():
-                self._run_dir.event(event, time.time())
+            for event in self._happening():
                 self._raise_if_fatal(event)
                 yield event
 
+    def _happening(self) -> Iterator[events.Event]:
+        """What happens next; that somebody wants the run to end is raised."""
+        for event in self._loop.wait():
+            self._run_dir.event(event, time.time())
+            match event:
+                case events.Signalled(number):
+                    raise Interrupted(number)
+                case events.HostTerminated(host):
+                    raise Interrupted(signal.SIGTERM, host)
+                case events.DeadlinePassed("run"):
+                    raise DeadlineError("the run's deadline passed")
+            yield event
+
     def _raise_if_fatal(self, event: events.Event) -> None:
         match event:
-            case events.Signalled(number):
-                raise Interrupted(number)
             case events.AgentLost(host, why):
                 raise UnavailableError(f"{host}: its agent did not start: {why}", self._run_dir.agent_words(host))
-            case events.HostTerminated(host):
-                raise UnavailableError(f"{host}: somebody told its agent to end")
             case events.DeadlinePassed("hello"):
                 raise UnavailableError(f"no word from an agent within {_HELLO:g} s")
             case events.AgentFault(host, "lease", errno.EMFILE, reason):
@@ -159,6 +214,8 @@ class Agents:
     def dismiss(self) -> None:
         """Send the agents home and wait until they are gone, so that whatever they left is gone too."""
         for link in self._links.values():
+            if not link.facts:  # it may be a host that never answers, and it has nothing of ours
+                list(self._loop.drop(link, "did not say hello"))
             link.bye()
         self._loop.set_timer("farewell", _FAREWELL)
         while any(not link.lost for link in self._links.values()):

@@ -86,6 +86,7 @@ class ClusterConfig:
         hang_deadline: seconds without progress after which the run counts as hung, 0 for never; None: as many as
             ``pulse.HANG`` once a task has told of progress.
         max_restarts: how often the cluster is started again after a failure.
+        min_workers: as many have to be left for a restart without the hosts that stay gone; None: all.
         backoff: seconds of the pause before the second restart; each further one is twice as long.
         forgive_after: seconds of progress after which restarts are counted anew.
         never_restart, always_restart: exceptions and exit statuses that are no reason for a restart, or always are one.
@@ -116,6 +117,7 @@ class ClusterConfig:
     join_deadline: float | None = None
     hang_deadline: float | None = None
     max_restarts: int = 0
+    min_workers: int | None = None
     backoff: float = 1.0
     forgive_after: float = 600.0
     never_restart: tuple[str, ...] = ()

@@ -4,7 +4,8 @@
     ├── RequestError         2  caller    the request is wrong: usage, a range of ports that is taken, a place to write
     │   └── ConfigError      2  caller    a file or flags: all their faults at once, each at its JSON path or flag
     ├── UnavailableError    69  host      a host, an engine or a program that is needed is not to be had
-    ├── Interrupted        130  caller    the user, or the system, asked the launcher to stop (128 + signal)
+    ├── Interrupted        130  caller    the user, or the system, asked the launcher or a host to stop (128 + signal)
+    ├── DeadlineError      124  caller    the time for the run was over between two attempts
     └── TaskFailed           1  worker    what a test ran in a cluster failed there (launcher/testing)
 
 Elsewhere a worker's own failure is no exception of ours: it is a Verdict, and its status is the run's.
@@ -86,12 +87,20 @@ class UnavailableError(TflaunchError):
 
 
 class Interrupted(TflaunchError):
-    """A signal asked the launcher to stop before there was anything to stop gently."""
+    """A signal asked the launcher, or the agent of a ``host``, to stop while there was nothing to stop gently."""
 
     blame = "caller"
 
-    def __init__(self, signum: int) -> None:
+    def __init__(self, signum: int, host: str = "") -> None:
         import signal
 
-        super().__init__(f"interrupted by {signal.Signals(signum).name}")
+        name = signal.Signals(signum).name
+        super().__init__(f"{host} was told to end ({name} to its agent)" if host else f"interrupted by {name}")
         self.exit_status = 128 + signum
+
+
+class DeadlineError(TflaunchError):
+    """The time for the whole run is over."""
+
+    exit_status = 124
+    blame = "caller"

@@ -237,6 +237,14 @@ KEYS = (
         default=0,
     ),
     Key(
+        "min_workers",
+        Integer(1, MOST_TASKS),
+        "Fewest workers to start again with, without the hosts that stay gone",
+        "Each restart asks those hosts anew. The global batch stays as it is: the others share it.",
+        otherwise="all workers, so that a host that stays gone ends the run",
+        examples=(2,),
+    ),
+    Key(
         "backoff",
         Seconds(zero=True),
         "Seconds of the pause before the second restart, doubled for each further one",

@@ -244,6 +244,8 @@ def _clashes(settings: _Settings, broken: set[str]) -> Iterator[tuple[Layer, Fla
                 given["engine"],
                 Flaw(("engine",), f"local runs on this machine alone, but {away[0]} is a host of the run"),
             )
+    if "min_workers" in given and not broken & {"min_workers", "max_restarts", "hosts", "workers"}:
+        yield from ((given["min_workers"], flaw) for flaw in _few_enough(settings))
     if settings.value("private") and not broken & {"hosts"}:
         away = [host.address for host in settings.hosts() if not host.is_this_machine]
         if away:
@@ -259,6 +261,16 @@ def _ports_suffice(settings: _Settings) -> Iterator[Flaw]:
     if last - first + 1 < most:
         message = f"hold {last - first + 1} ports, but one host needs {most}, one for each of its tasks"
         yield Flaw(("ports",), message, "widen the range")
+
+
+def _few_enough(settings: _Settings) -> Iterator[Flaw]:
+    fewest, workers = settings.value("min_workers"), settings.workers()
+    if fewest > workers:
+        yield Flaw(
+            ("min_workers",), f"is {fewest}, but there {'is' if workers == 1 else 'are'} only {workers} to begin with"
+        )
+    if not settings.value("max_restarts"):
+        yield Flaw(("min_workers",), "is for restarts, and there are to be none", "allow some with --max-restarts")
 
 
 def _flat(values: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:

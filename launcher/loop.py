@@ -69,6 +69,12 @@ class Loop:
         self._links.append(link)
         self._selector.register(link.channel.stdout, selectors.EVENT_READ, link)
 
+    def drop(self, link: Link, why: str) -> Iterator[events.Event]:
+        """Take an agent for lost, and listen to it no more."""
+        if not link.lost:
+            self._selector.unregister(link.channel.stdout)
+            yield from link.give_up(why)
+
     def set_timer(self, name: str, seconds: float) -> None:
         """Post DeadlinePassed(name) once, after that time."""
         self._timers[name] = time.monotonic() + seconds
@@ -145,8 +151,7 @@ class Loop:
                 continue
             link.order("ping")
             if now - link.heard > silence:
-                self._selector.unregister(link.channel.stdout)
-                yield from link.give_up(f"not heard of for {silence:g} s")
+                yield from self.drop(link, f"not heard of for {silence:g} s")
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:

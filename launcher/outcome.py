@@ -52,6 +52,7 @@ class Outcome:
         last_words: the last lines of the task, or of the agent, that is to blame.
         before: the attempts before the last one.
         enough: why there was no further one, where it might have been expected.
+        left_out: the hosts that the last attempt did without.
     """
 
     verdict: Verdict
@@ -60,6 +61,7 @@ class Outcome:
     last_words: tuple[str, ...] = ()
     before: tuple[Try, ...] = ()
     enough: str = ""
+    left_out: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, object]:
         """The content of outcome.json."""
@@ -76,6 +78,7 @@ class Outcome:
             "exception": verdict.exception,
             "alike": [task.label for task in verdict.alike],
             "restarts": [_try_as_json(number, one) for number, one in enumerate(self.before)],
+            "left_out": list(self.left_out),
             "tasks": [_task_as_json(one) for one in self.tasks],
         }
 
@@ -97,7 +100,8 @@ class Outcome:
 
     def _after(self) -> str:
         count = len(self.before)
-        return f" after {count} restart{'s' if count > 1 else ''}" if count else ""
+        without = f", without {', '.join(self.left_out)}" if self.left_out else ""
+        return f" after {count} restart{'s' if count > 1 else ''}{without}" if count else ""
 
     def _headline(self) -> str:
         cause = self.verdict.cause
@@ -124,14 +128,20 @@ class Outcome:
 
 
 def conclude(
-    plan: Plan, supervisor: Supervisor, run_dir: RunDir, before: Sequence[Try] = (), enough: str = ""
+    plan: Plan,
+    supervisor: Supervisor,
+    run_dir: RunDir,
+    tries: Sequence[Try] = (),
+    enough: str = "",
+    left_out: tuple[str, ...] = (),
 ) -> Outcome:
-    """The outcome of a run that is over."""
-    verdict = supervisor.verdict()
+    """The outcome of a run that is over; the plan and the supervisor are those of its last attempt that had workers."""
+    *before, last = tries or [supervisor.attempt()]
+    verdict = last.verdict
     exits = supervisor.exits()
     tasks = tuple(_task_outcome(task, verdict, exits.get(task.number), run_dir) for task in plan.tasks)
     words = tuple(_last_words(verdict, tasks, run_dir))
-    return Outcome(verdict, tasks, run_dir.path, words, tuple(before), enough)
+    return Outcome(verdict, tasks, run_dir.path, words, tuple(before), enough, left_out)
 
 
 def _last_words(verdict: Verdict, tasks: Sequence[TaskOutcome], run_dir: RunDir) -> list[str]:
@@ -160,6 +170,7 @@ def failure(error: BaseException) -> Mapping[str, object]:
         "exception": "",
         "alike": [],
         "restarts": [],
+        "left_out": [],
         "tasks": [],
     }
 

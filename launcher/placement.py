@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from launcher.errors import RequestError
+from launcher.errors import RequestError, UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,6 +117,29 @@ def seats(config: ClusterConfig, addresses: Sequence[str]) -> list[tuple[str, in
         "evaluator": list(addresses[-1:]) * config.evaluator,
     }
     return [(job, index, address) for job in JOBS for index, address in enumerate(at[job])]
+
+
+def without(config: ClusterConfig, gone: Mapping[str, str]) -> ClusterConfig:
+    """What is left of the cluster without some hosts: on each other one as many workers as before; the rest is placed anew.
+
+    Args:
+        gone: address -> why, in words, of each host that is not there.
+
+    Raises:
+        UnavailableError: fewer workers would be left than ``min_workers``.
+    """
+    if not gone:
+        return config
+    counts = zip(config.hosts, spread(config), strict=True)
+    left = tuple(host._replace(workers=count) for host, count in counts if host.address not in gone)
+    workers = sum(host.workers or 0 for host in left)
+    said = "; ".join(f"{host} is gone: {why}" for host, why in gone.items())
+    if config.min_workers is None:
+        hint = "with --min-workers, the run would go on without it" if left else ""
+        raise UnavailableError(said, hint)
+    if workers < config.min_workers:
+        raise UnavailableError(f"{said}; that leaves {workers} of at least {config.min_workers} workers")
+    return replace(config, hosts=left, workers=workers)
 
 
 def dialled(tasks: Sequence[Task]) -> dict[str, list[int]]:

@@ -98,6 +98,7 @@ class Plan:
             "grace": config.grace,
             "timeout": config.timeout,
             "max_restarts": config.max_restarts,
+            "min_workers": config.min_workers,
             "attempt": self.attempt,
             "ports": "any free port" if config.ports is None else f"{config.ports[0]}-{config.ports[1]}",
             "origins": dict(config.origins),
@@ -249,6 +250,8 @@ def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) 
         notes.append(
             f"TensorFlow's servers listen on {', '.join(exposed)} too, and ask for no password; --private keeps them in"
         )
+    if config.min_workers is not None and len(hosts) == 1 and len(config.hosts) == 1:
+        notes.append("--min-workers changes nothing: there is no other host to go on with")
     for host in hosts:
         computing = sum(task.host == host.address and task.job != "ps" for task in tasks)
         there = len(host.gpus or ())

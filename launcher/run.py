@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from launcher import engines, events, preflight
+from launcher import engines, preflight
 from launcher.agent import kernel
 from launcher.run_dir import RunDir
 from launcher.version import __version__
@@ -14,11 +15,9 @@ from launcher.version import __version__
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from launcher import restart
     from launcher.agents import Agents
     from launcher.config import ClusterConfig
     from launcher.console import Console
-    from launcher.loop import Loop
     from launcher.outcome import Outcome
     from launcher.plan import Plan
 
@@ -55,53 +54,39 @@ def _run_in(
     channels = engines.open_all(engine, config, run_dir)
     kernel.allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
-    from launcher import outcome, restart
+    from launcher import outcome
     from launcher.agents import Agents
     from launcher.attempt import Attempt
     from launcher.loop import Loop
+    from launcher.recovery import Recovery
+    from launcher.restart import Enough
     from launcher.supervisor import Supervisor
 
-    tries: list[restart.Try] = []
     with Loop(console, engine.silence) as loop, Agents.behind(channels, loop, run_dir) as agents:
-        whole = settle(config, agents, run_dir, forwarded)
+        settled = partial(settle, agents=agents, run_dir=run_dir, forwarded=forwarded)
+        recovery = Recovery(
+            config, agents, console, lambda host: engines.open_one(engine, config, host, run_dir), settled
+        )
+        whole = settled(config)
         console.introduce(whole, run_dir.path)
         while True:
             supervisor = Supervisor(whole)
             Attempt(whole, agents, loop, run_dir, console).run(supervisor)
-            tries.append(supervisor.attempt())
-            decision = restart.decide(config, tries, int.from_bytes(os.urandom(2), "big") / 65_535)
-            if isinstance(decision, restart.Enough) or not _pause(decision, tries[-1], config, loop, console):
+            following = recovery.after(supervisor.attempt())
+            if isinstance(following, Enough):
                 break
-            agents.revive(lambda host: engines.open_one(engine, config, host, run_dir))
-            run_dir.begin(len(tries))
-            whole = settle(config, agents, run_dir, forwarded, attempt=len(tries))
+            whole = following
+            run_dir.begin(whole.attempt)
             console.follow(whole)
-    enough = decision.why if isinstance(decision, restart.Enough) else ""
-    return outcome.conclude(whole, supervisor, run_dir, tries[:-1], enough)
-
-
-def _pause(again: restart.Again, last: restart.Try, config: ClusterConfig, loop: Loop, console: Console) -> bool:
-    """Say what is about to happen and wait for it; False when somebody, a host that goes down, or the run's deadline comes in between."""
-    verdict = last.verdict
-    who = f"{verdict.cause.label}: " if verdict.cause else ""
-    when = f"in {again.delay:.1f} s" if again.delay else "now"
-    console.say(f"{who}{verdict.reason}\nstarting again {when} (restart {again.used} of {config.max_restarts})")
-    loop.set_timer("again", again.delay)
-    while True:
-        for event in loop.wait():
-            match event:
-                case events.Signalled() | events.HostTerminated() | events.DeadlinePassed("run"):
-                    return False
-                case events.DeadlinePassed("again"):
-                    return True
+    return outcome.conclude(whole, supervisor, run_dir, recovery.tries, following.why, tuple(recovery.gone))
 
 
 def settle(
     config: ClusterConfig,
+    *,
     agents: Agents,
     run_dir: RunDir,
     forwarded: Mapping[str, str],
-    *,
     addresses: Mapping[int, str] | None = None,
     attempt: int = 0,
 ) -> Plan:

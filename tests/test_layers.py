@@ -266,6 +266,8 @@ FAULTS: list[tuple[dict[str, object], str]] = [
     ({"ports": "0-70000"}, "$.ports: must be at least 1, got 0"),
     ({"ports": "1-70000"}, "$.ports: must be at most 65535, got 70000"),
     ({"ports": "20001-20000"}, '$.ports: run backwards, from 20001 to 20000 (write "20000-20001")'),
+    ({"min_workers": 2, "max_restarts": 1}, "$.min_workers: is 2, but there is only 1 to begin with"),
+    ({"min_workers": 1}, "$.min_workers: is for restarts, and there are to be none (allow some with --max-restarts)"),
     ({"ports": "20000-20002", "workers": 4}, "$.ports: hold 3 ports, but one host needs 4, one for each of its tasks"),
     (
         {"ports": [20000, 20001], "workers": 4, "hosts": [{"address": "a"}, {"address": "b"}], "jobs": {"ps": 1}},

@@ -112,6 +112,7 @@ class TestAsJson:
             "exception": "",
             "alike": ["worker 1"],
             "restarts": [],
+            "left_out": [],
         }
 
     @pytest.mark.parametrize(

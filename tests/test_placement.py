@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from launcher.config import ClusterConfig, HostSpec, Program
-from launcher.errors import RequestError
-from launcher.placement import Host, Task, dialled, divide, found, place, spread
+from launcher.errors import RequestError, UnavailableError
+from launcher.placement import Host, Task, dialled, divide, found, place, spread, without
 
 HERE = HostSpec("127.0.0.1")
 
@@ -129,6 +129,35 @@ class TestPlace:
         config = cluster(HostSpec("a"), HostSpec("b"), workers=1)
         (task,) = place(config, [Host("a", (0, 1)), Host("b", (0, 1))])
         assert (task.host, task.cores) == ("a", (0, 1))
+
+
+class TestWithout:
+    HOSTS = (HostSpec("a"), HostSpec("b", 3), HostSpec("c"))
+
+    def test_each_host_that_is_left_keeps_its_workers(self) -> None:
+        left = without(cluster(*self.HOSTS, workers=5, min_workers=1), {"a": "down"})
+        assert [(host.address, host.workers) for host in left.hosts] == [("b", 3), ("c", 1)]
+        assert left.workers == 4
+
+    def test_nobody_is_gone(self) -> None:
+        config = cluster(*self.HOSTS, workers=5)
+        assert without(config, {}) is config
+
+    def test_as_few_as_were_allowed(self) -> None:
+        gone = {"a": "down", "b": "no route"}
+        assert without(cluster(*self.HOSTS, workers=5, min_workers=1), gone).workers == 1
+        with pytest.raises(
+            UnavailableError, match="a is gone: down; b is gone: no route; that leaves 1 of at least 2 workers"
+        ):
+            without(cluster(*self.HOSTS, workers=5, min_workers=2), gone)
+
+    def test_all_are_needed_unless_it_was_said(self) -> None:
+        with pytest.raises(UnavailableError, match="a is gone: down") as caught:
+            without(cluster(*self.HOSTS, workers=5), {"a": "down"})
+        assert "--min-workers" in caught.value.hint
+        with pytest.raises(UnavailableError) as caught:
+            without(cluster(), {"127.0.0.1": "down"})
+        assert not caught.value.hint
 
 
 class TestDialled:

@@ -36,6 +36,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "--hang-deadline", type=float, metavar="S", help="Seconds without progress. Default: 600 if any is told."
     ),
     click.option("--max-restarts", type=int, metavar="N", help="Start again after failures, so often. Default: 0."),
+    click.option("--min-workers", type=int, metavar="M", help="Restart with as few, without hosts that stay gone."),
     click.option("--run-dir", metavar="DIR", help="Where runs are kept. Default: runs."),
     click.option("--checkpoint-dir", metavar="DIR", help="Told to the workers as TFLAUNCH_CHECKPOINT_DIR."),
 )

@@ -11,17 +11,21 @@ from launcher.cli.run import execute
 
 
 @click.command(context_settings={"ignore_unknown_options": True}, options_metavar="[OPTIONS]")
-@click.argument("task")
-@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", metavar="[cluster.json] TASK", nargs=-1, required=True, type=click.UNPROCESSED)
 @request.options
-def train(task: str, args: tuple[str, ...], **given: Any) -> int:
+def train(words: tuple[str, ...], **given: Any) -> int:
     """Run one of the trainings that come with tflaunch, digits, linear or mnist, or a task of your own.
 
     \b
     tflaunch train digits -n 2
     tflaunch train digits -n 2 --epochs 5
     tflaunch train my_task.py:task -n 4
+    tflaunch train cluster.json digits
 
     Options that are not listed here are the training's own; `python -m worker --help` tells them.
     """
-    return execute(*request.layers({"task": task, **({"args": list(args)} if args else {})}, None, **given))
+    file, words = (words[0], words[1:]) if words[0].endswith(".json") else (None, words)
+    if not words:
+        raise click.UsageError(f"name a training after {file}")
+    task, *args = words
+    return execute(*request.layers({"task": task, **({"args": args} if args else {})}, file, **given))

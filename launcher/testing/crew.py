@@ -70,7 +70,8 @@ class Crew:
             agents = Agents(self._links, loop, run_dir)
             try:
                 addresses = _connected(agents, config) if config.links else None
-                whole = settle(config, agents, run_dir, preflight.forwarded(config, os.environ), addresses=addresses)
+                forwarded = preflight.forwarded(config, os.environ)
+                whole = settle(config, agents=agents, run_dir=run_dir, forwarded=forwarded, addresses=addresses)
                 with opening(whole, loop) as supervisor:
                     Attempt(whole, agents, loop, run_dir, console).run(supervisor)
             finally:

@@ -1,0 +1,46 @@
+"""Two hosts that are this machine: an engine as other packages bring theirs, with hosts that come and go as files say."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launcher.engines.local import LocalChannel, LocalEngine
+from launcher.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from launcher.config import HostSpec
+
+HOSTS = ("127.0.0.1", "127.0.0.2")
+
+
+class TwoHosts(LocalEngine):
+    """Looks for ``gone-<address>`` and ``silent-<address>`` where the launcher runs."""
+
+    def open(self, host: HostSpec, *, private: bool, log: Path) -> LocalChannel:
+        """An agent; of a silent host something that never says hello."""
+        if Path(f"gone-{host.address}").exists():
+            raise UnavailableError(f"{host.address}: no route to host")
+        if Path(f"silent-{host.address}").exists():
+            return _silent()
+        return super().open(host._replace(address="127.0.0.1"), private=private, log=log)
+
+
+def _silent() -> LocalChannel:
+    to_agent, stdin = os.pipe()
+    stdout, from_agent = os.pipe()
+    wiring = [(os.POSIX_SPAWN_DUP2, to_agent, 0), (os.POSIX_SPAWN_DUP2, from_agent, 1)]
+    pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], os.environ, file_actions=wiring, setsid=True)
+    os.close(to_agent)
+    os.close(from_agent)
+    return LocalChannel(pid, stdin, stdout)
+
+
+def install(folder: Path) -> dict[str, str]:
+    """Make the engine ``two`` one of an installed package. Returns the variables with which the launcher finds it."""
+    package = folder / "two_hosts-1.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: two_hosts\nVersion: 1\n")
+    (package / "entry_points.txt").write_text("[tflaunch.engines]\ntwo = tests.acceptance.engine:TwoHosts\n")
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(Path(__file__).parents[2])])}
