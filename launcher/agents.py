@@ -195,7 +195,7 @@ class Agents:
     def _raise_if_fatal(self, event: events.Event) -> None:
         match event:
             case events.AgentLost(host, why):
-                raise UnavailableError(f"{host}: its agent did not start: {why}", self._run_dir.agent_words(host))
+                raise UnavailableError(f"{host}: its agent did not start: {why}", self._links[host].channel.hint)
             case events.DeadlinePassed("hello"):
                 raise UnavailableError(f"no word from an agent within {_HELLO:g} s")
             case events.AgentFault(host, "lease", errno.EMFILE, reason):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from launcher import keys
@@ -60,12 +61,21 @@ class HostSpec(NamedTuple):
         workers: workers on it; None for its even share of all workers.
         cores: these, or that many; None for all it has.
         gpus: these, by number or UUID, or that many; None for all it has.
+        python: the interpreter of its agent and its workers; None for the cluster's.
+        ssh: what the ssh client knows it as; None for its address.
+        user, port, jump, ssh_options: how else to reach it; None and {} leave that to the user's ssh_config.
     """
 
     address: str
     workers: int | None = None
     cores: tuple[int, ...] | int | None = None
     gpus: tuple[str, ...] | int | None = None
+    python: str | None = None
+    ssh: str | None = None
+    user: str | None = None
+    port: int | None = None
+    jump: str | None = None
+    ssh_options: Mapping[str, str] = MappingProxyType({})
 
     @property
     def is_this_machine(self) -> bool:

@@ -47,6 +47,11 @@ _ADDRESS = Text(
     pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]*|(?=.*:.*:)[0-9A-Fa-f:][0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?",
 )
 
+# What ssh is given begins with no dash, and holds nothing that a shell reads.
+_ALIAS = Text("a host name or an alias of your ssh_config", pattern=r"[A-Za-z0-9_][A-Za-z0-9._:-]*")
+_USER = Text("a user's name", pattern=r"[A-Za-z0-9_][A-Za-z0-9._@\\-]*")
+_JUMP = r"([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_\[][A-Za-z0-9._:\]-]*"
+
 _ENDING = Either(
     (Integer(1, 255), Text("the name of an exception or an exit status", pattern=r"[A-Za-z_][A-Za-z0-9_]*"))
 )
@@ -86,6 +91,31 @@ HOST = Object(
             ),
             "GPUs for the workers: how many, or which by number or UUID",
             otherwise="all that the host has",
+        ),
+        Key(
+            "python",
+            _STRING,
+            "Python interpreter of this host",
+            "A name on its PATH, or a path from its root.",
+            otherwise="the cluster's, else python3",
+            examples=("/opt/train/venv/bin/python",),
+        ),
+        Key("ssh", _ALIAS, "What the ssh client knows it as", otherwise="its address", examples=("gpu2",)),
+        Key("user", _USER, "User to log in as", otherwise="as your ssh_config says"),
+        Key("port", _PORT, "Port of its sshd", otherwise="as your ssh_config says"),
+        Key(
+            "jump",
+            Text("[user@]host[:port], several with commas between", pattern=f"{_JUMP}(,{_JUMP})*"),
+            "Hosts to go through on the way, as ssh -J takes them",
+            otherwise="as your ssh_config says",
+            examples=("me@bastion.example.org",),
+        ),
+        Key(
+            "ssh_options",
+            MapOf(Text("the name of an ssh option", pattern=r"[A-Za-z][A-Za-z0-9]*"), _ARGUMENT),
+            "Further options of the ssh client, as ssh_config names them",
+            default={},
+            examples=({"IdentityFile": "~/.ssh/cluster"},),
         ),
     )
 )

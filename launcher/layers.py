@@ -286,12 +286,11 @@ def _flat(values: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], objec
 
 def _host(host: dict[str, Any]) -> HostSpec:
     cores, gpus = host.get("cores"), host.get("gpus")
-    return HostSpec(
-        host["address"],
-        host.get("workers"),
-        cores if cores is None or isinstance(cores, int) else tuple(cores),
-        gpus if gpus is None or isinstance(gpus, int) else tuple(map(str, gpus)),
-    )
+    chosen = {
+        "cores": cores if cores is None or isinstance(cores, int) else tuple(cores),
+        "gpus": gpus if gpus is None or isinstance(gpus, int) else tuple(map(str, gpus)),
+    }
+    return HostSpec(**{**host, **chosen})
 
 
 def _name(command: Command) -> str:

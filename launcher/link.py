@@ -31,6 +31,7 @@ class Link:
         self.heard = time.monotonic()
         self.lost = False
         self.leaving = False
+        self._landed = False
         self.facts: Mapping[str, Any] = {}
         self._reader = wire.Reader()
         self._writer = wire.Writer(channel.stdin)
@@ -42,7 +43,7 @@ class Link:
     @property
     def pending(self) -> bool:
         """Orders are waiting for the descriptor to take them."""
-        return self._writer.pending > 0 and not self.lost
+        return self._landed and self._writer.pending > 0 and not self.lost
 
     def order(self, what: str, **fields: object) -> None:
         """Queue an order. The loop sends all that is queued at once before it waits, so that N spawns are one read."""
@@ -52,7 +53,7 @@ class Link:
 
     def flush(self) -> None:
         """Send what is queued; a broken pipe shows itself as EOF on the other descriptor, with the reason."""
-        if not self.lost:
+        if self._landed and not self.lost:
             try:
                 self._writer.flush()
             except BrokenPipeError:
@@ -66,13 +67,20 @@ class Link:
             yield from self.give_up(None)
             return
         try:
-            for kind, task, payload in self._reader.feed(data):
+            for kind, task, payload in self._reader.feed(data if self._landed else self._land(data)):
                 if kind == wire.OUTPUT:
                     yield events.TaskOutput(task, payload)
                 else:
                     yield from self._understand(json.loads(payload))
         except (wire.WireError, ValueError, KeyError) as error:
             yield from self.give_up(f"sent something that is no frame of ours ({error})")
+
+    def _land(self, data: bytes) -> bytes:
+        answer, rest = self.channel.land(data)
+        if answer:
+            self._writer.precede(answer)
+        self._landed = rest is not None
+        return rest or b""
 
     def give_up(self, why: str | None) -> Iterator[events.Event]:
         """Take the agent for lost; ``why`` None: its end of the wire is closed, and how its carrier ended says why."""

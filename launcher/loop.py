@@ -150,7 +150,8 @@ class Loop:
             if link.lost:
                 continue
             link.order("ping")
-            if now - link.heard > silence:
+            # Until it has said hello, it is whoever waits for that who loses patience.
+            if link.facts and now - link.heard > silence:
                 yield from self.drop(link, f"not heard of for {silence:g} s")
 
 

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+# Stands in a plan for the folder that a host will keep our code in.
+_UNKNOWN = "<agent>"
+
 # The jobs in the order in which tasks are numbered and shown.
 JOBS = ("chief", "worker", "ps", "evaluator")
 
@@ -29,6 +32,8 @@ class Host(NamedTuple):
         decided: variables its owner has set already, which are left alone.
         exposed: addresses at which others can reach it, and the TensorFlow servers on it.
         known: whether the host was asked; a plan for a host that was not says less.
+        python: the interpreter of its workers; empty for the launcher's choice, on this machine.
+        code: the folder that holds ours there; empty for the launcher's own.
     """
 
     address: str
@@ -37,6 +42,8 @@ class Host(NamedTuple):
     decided: frozenset[str] = frozenset()
     exposed: tuple[str, ...] = ()
     known: bool = True
+    python: str = ""
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,19 +80,25 @@ class Task:
         return f"{self.job}-{self.index}"
 
 
-def found(spec: HostSpec, facts: Mapping[str, Any] | None) -> Host:
+def found(spec: HostSpec, facts: Mapping[str, Any] | None, python: str | None = None) -> Host:
     """What ``spec`` asks of a host, held against what the host says it has (None: it was not asked).
+
+    Args:
+        python: the interpreter for hosts that name none.
 
     Raises:
         RequestError: cores or GPUs were asked for that are not there.
     """
     if facts is None:
         gpus = None if spec.gpus is None else tuple(map(str, _assumed(spec.gpus)))
-        return Host(spec.address, _assumed(spec.cores), gpus, known=False)
+        ours = ("", "") if spec.is_this_machine else (spec.python or python or "python3", _UNKNOWN)
+        return Host(spec.address, _assumed(spec.cores), gpus, known=False, python=ours[0], code=ours[1])
     cores = _chosen(spec, "cores", spec.cores, tuple(facts["cores"]))
     gpus = _chosen(spec, "GPUs", spec.gpus, tuple(facts["gpus"]))
     offered = None if spec.gpus is None and not gpus else gpus
-    return Host(spec.address, cores, offered, frozenset(facts["set"]), tuple(facts["exposed"]))
+    ours = ("", "") if spec.is_this_machine else (facts["executable"], facts["code"])
+    exposed = tuple(facts["exposed"])
+    return Host(spec.address, cores, offered, frozenset(facts["set"]), exposed, python=ours[0], code=ours[1])
 
 
 def place(config: ClusterConfig, hosts: Sequence[Host]) -> tuple[Task, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from launcher.warmth import Warmth
 
 # The code that boots a Python worker travels as a file: nothing of ours needs to be importable where it runs.
-BOOT = Path(__file__).resolve().parent.parent / "worker" / "start.py"
+CODE = str(Path(__file__).resolve().parent.parent)
 
 # Stands in a plan for the port that a host will lease when the plan is run.
 UNLEASED = "<leased>"
@@ -119,17 +119,19 @@ def make(
     warmth: Warmth | None = None,
     addresses: Mapping[int, str] | None = None,
     attempt: int = 0,
+    folder: str = "",
 ) -> Plan:
     """Put the plan together.
 
     Args:
-        interpreter: the Python that runs scripts and modules.
+        interpreter: the Python that runs scripts and modules on this machine.
         forwarded: the values of ``config.forward``.
         run: the name of this run, as its workers are told it.
         ports: the leased port of each task that has one; None when nothing was leased.
         warmth: which tasks are started warm; None for none.
         addresses: the address of each task that has one of its own.
         attempt: how many attempts there were before.
+        folder: the directory that workers on other hosts run in.
     """
     own = addresses or {}
     cluster = tf_config.cluster(
@@ -141,19 +143,28 @@ def make(
         for task in tasks
         if task.is_dialled
     )
-    argv = command_line(config.command, interpreter)
-    decided = {host.address: host.decided for host in hosts}
+    at = {host.address: host for host in hosts}
     launches = []
     for task in tasks:
         settings = [
-            *_ours(config, task, tf_config.render(cluster, task.job, task.index), (run, attempt), decided[task.host]),
+            *_ours(
+                config, task, tf_config.render(cluster, task.job, task.index), (run, attempt), at[task.host].decided
+            ),
             *((name, value, "forwarded") for name, value in forwarded.items()),
             *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
         ]
         env = {name: value for name, value, _ in settings}
         early = warmth.early if warmth is not None and task.number in warmth.tasks else None
         launches.append(
-            Launch(task, argv, config.cwd, env, {name: why for name, _, why in settings}, early, own.get(task.number))
+            Launch(
+                task,
+                command_line(config.command, at[task.host].python or interpreter, at[task.host].code or CODE),
+                folder if at[task.host].code else config.cwd,
+                env,
+                {name: why for name, _, why in settings},
+                early,
+                own.get(task.number),
+            )
         )
     chief = next(task.number for task in tasks if task.job in {"chief", "worker"})
     return Plan(
@@ -191,17 +202,18 @@ def deciding(tasks: Sequence[Task]) -> frozenset[int]:
     return frozenset(task.number for task in tasks if task.job in wanted)
 
 
-def command_line(command: Command, interpreter: str) -> tuple[str, ...]:
-    """The argument vector of every task. Python workers start in our boot file, which then becomes theirs."""
+def command_line(command: Command, interpreter: str, code: str = CODE) -> tuple[str, ...]:
+    """The argument vector of a task. Python workers start in our boot file, which then becomes theirs."""
+    boot = f"{code}/worker/start.py"
     match command:
         case Script(path, args):
-            return (interpreter, str(BOOT), path, *args)
+            return (interpreter, boot, path, *args)
         case Module(name, args):
-            return (interpreter, str(BOOT), "-m", name, *args)
+            return (interpreter, boot, "-m", name, *args)
         case Trainer(task, args):
-            return (interpreter, str(BOOT), "--trainer", task, *args)
+            return (interpreter, boot, "--trainer", task, *args)
         case Function(payload, _):
-            return (interpreter, str(BOOT), "--call", payload)
+            return (interpreter, boot, "--call", payload)
         case Program(argv):
             return argv
 
@@ -247,9 +259,9 @@ def _thread_limits(task: Task) -> dict[str, str]:
 def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) -> list[str]:
     notes = []
     if not config.private and (exposed := sorted({address for host in hosts for address in host.exposed})):
-        notes.append(
-            f"TensorFlow's servers listen on {', '.join(exposed)} too, and ask for no password; --private keeps them in"
-        )
+        said = f"TensorFlow's servers listen on {', '.join(exposed)} too, and ask for no password"
+        alone = all(host.is_this_machine for host in config.hosts)
+        notes.append(f"{said}; --private keeps them in" if alone else said)
     if config.min_workers is not None and len(hosts) == 1 and len(config.hosts) == 1:
         notes.append("--min-workers changes nothing: there is no other host to go on with")
     for host in hosts:

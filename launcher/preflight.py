@@ -190,7 +190,7 @@ def _module(config: ClusterConfig, name: str, answer: Answer) -> Iterator[Flaw]:
     found = answer["modules"][name]
     # Where a program has no module of our trainer's name, its boot file finds ours (worker/boot.py).
     if found["missing"] and name != _OURS:
-        where = f"looked in {_folder(config)} and where {interpreter(config)} looks"
+        where = f"looked in {folder(config)} and where {interpreter(config)} looks"
         yield Flaw(("module",), f"no module named {found['missing']}", where)
     elif not found["missing"] and not found["runs"]:
         yield Flaw(("module",), f"{name} is a package and cannot be run: it has no __main__.py")
@@ -238,9 +238,9 @@ def _wanted(config: ClusterConfig) -> tuple[str, ...]:
 
 def _ask(config: ClusterConfig) -> Answer | None:
     """What the workers' interpreter finds; None when it cannot be asked."""
-    folder = _folder(config)
+    base = folder(config)
     added = config.env.get("PYTHONPATH", "").split(":")
-    folders = [folder, *(os.path.join(folder, entry) for entry in added if entry)]  # noqa: PTH118
+    folders = [base, *(os.path.join(base, entry) for entry in added if entry)]  # noqa: PTH118
     if config.python is None:
         return probe.look(folders, _wanted(config))
     python = _which(interpreter(config), config)
@@ -260,8 +260,13 @@ def _ask_other(python: str, folders: tuple[str, ...], names: tuple[str, ...]) ->
     return answer
 
 
-def _folder(config: ClusterConfig) -> str:
+def folder(config: ClusterConfig) -> str:
+    """The directory that workers are to run in.
+
+    Raises:
+        RequestError: it is the current one, which does not exist any more.
+    """
     try:
-        return config.cwd or str(Path.cwd())
+        return str(Path(config.cwd or "").absolute())
     except FileNotFoundError:
         raise RequestError("the current directory does not exist any more") from None

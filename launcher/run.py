@@ -100,7 +100,7 @@ def settle(
     from launcher import placement, plan, warmth
 
     facts = agents.meet()
-    hosts = [placement.found(spec, facts[spec.address]) for spec in config.hosts]
+    hosts = [placement.found(spec, facts[spec.address], config.python) for spec in config.hosts]
     tasks = placement.place(config, hosts)
     ports = agents.lease(placement.dialled(tasks), config.ports)
     python, warm = preflight.interpreter(config), warmth.decide(config, tasks)
@@ -115,6 +115,7 @@ def settle(
         warmth=warm,
         addresses=addresses,
         attempt=attempt,
+        folder=preflight.folder(config),
     )
     run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
     return whole
@@ -137,9 +138,12 @@ def preview(config: ClusterConfig) -> Plan:
     if local:
         preflight.require(config)
     engine = engines.load(config.engine) if local else None
-    hosts = [placement.found(spec, engine.peek(spec) if engine else None) for spec in config.hosts]
+    seen = [engine.peek(spec) if engine else None for spec in config.hosts]
+    hosts = [placement.found(spec, facts, config.python) for spec, facts in zip(config.hosts, seen, strict=True)]
     tasks = placement.place(config, hosts)
     # A plan for other hosts may be looked at where what they are to be forwarded is not set; values are not shown anyway.
     forwarded = preflight.forwarded(config, os.environ) if local else dict.fromkeys(config.forward, "")
     python, run_name, warm = preflight.interpreter(config), f"{config.name}-<time>-<id>", warmth.decide(config, tasks)
-    return plan.make(config, tasks, hosts, python, forwarded, run=run_name, warmth=warm)
+    return plan.make(
+        config, tasks, hosts, python, forwarded, run=run_name, warmth=warm, folder=preflight.folder(config)
+    )

@@ -11,7 +11,8 @@ import pytest
 from launcher import engines
 from launcher.agent import facts, wire
 from launcher.config import HostSpec
-from launcher.engines.local import LocalChannel, LocalEngine
+from launcher.engines.child import Child
+from launcher.engines.local import LocalEngine
 from launcher.errors import UnavailableError
 
 HERE = HostSpec("127.0.0.1")
@@ -31,7 +32,7 @@ class TestLoad:
             importlib.metadata, "entry_points", lambda *, group: [point] if group == point.group else []
         )
         assert isinstance(engines.load("theirs"), LocalEngine)
-        with pytest.raises(UnavailableError, match="installed: local, theirs"):
+        with pytest.raises(UnavailableError, match="installed: local, ssh, theirs"):
             engines.load("clowd")
 
     def test_nobody_elses_code_takes_the_place_of_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -44,7 +45,7 @@ class TestLocal:
     def log(self, tmp_path: Path) -> Path:
         return tmp_path / "agent.log"
 
-    def open(self, log: Path) -> LocalChannel:
+    def open(self, log: Path) -> Child:
         return LocalEngine().open(HERE, private=False, log=log)
 
     def test_an_agent_says_hello_and_leaves_when_its_wire_ends(self, log: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,9 @@ import pytest
 from launcher import plan as plan_module
 from launcher.config import ClusterConfig, Command, Function, HostSpec, Module, Program, Script, Trainer
 from launcher.placement import Host, Task, place
-from launcher.plan import BOOT, HIDDEN, UNLEASED, Launch, Plan, bracketed, command_line, deciding
+from launcher.plan import CODE, HIDDEN, UNLEASED, Launch, Plan, bracketed, command_line, deciding
 
+BOOT = f"{CODE}/worker/start.py"
 HERE = (Host("127.0.0.1"),)
 
 
@@ -37,10 +39,10 @@ class TestCommandLine:
     @pytest.mark.parametrize(
         ("command", "expected"),
         [
-            (Script("a.py", ("-x", "1")), ("/py", str(BOOT), "a.py", "-x", "1")),
-            (Module("a.b", ("c",)), ("/py", str(BOOT), "-m", "a.b", "c")),
-            (Function("/call/payload.pickle"), ("/py", str(BOOT), "--call", "/call/payload.pickle")),
-            (Trainer("digits", ("--epochs", "2")), ("/py", str(BOOT), "--trainer", "digits", "--epochs", "2")),
+            (Script("a.py", ("-x", "1")), ("/py", BOOT, "a.py", "-x", "1")),
+            (Module("a.b", ("c",)), ("/py", BOOT, "-m", "a.b", "c")),
+            (Function("/call/payload.pickle"), ("/py", BOOT, "--call", "/call/payload.pickle")),
+            (Trainer("digits", ("--epochs", "2")), ("/py", BOOT, "--trainer", "digits", "--epochs", "2")),
             (Program(("make", "-j")), ("make", "-j")),
         ],
     )
@@ -48,7 +50,7 @@ class TestCommandLine:
         assert command_line(command, "/py") == expected
 
     def test_the_boot_file_is_there(self) -> None:
-        assert BOOT.is_file()
+        assert Path(BOOT).is_file()
 
 
 @pytest.mark.parametrize(
@@ -196,6 +198,6 @@ class TestPlan:
         assert (shown["name"], shown["origins"], shown["ports"]) == ("t", {"workers": "-n"}, "any free port")
         task = shown["tasks"][1]
         assert (task["task"], task["host"], task["cwd"]) == ("worker 1", "127.0.0.1", "/d")
-        assert task["argv"] == ["/py", str(BOOT), "train.py"]
+        assert task["argv"] == ["/py", BOOT, "train.py"]
         assert task["env"] == dict(whole.launches[1].env)
         assert task["why"]["TF_CONFIG"] == "tflaunch"

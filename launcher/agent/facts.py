@@ -18,6 +18,8 @@ def gather() -> dict[str, object]:
     return {
         "hostname": os.uname().nodename,
         "python": sys.version.split()[0],
+        "executable": sys.executable,
+        "code": str(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))),
         "cores": cores(),
         "memory": _memory(),
         "gpus": gpus(),

@@ -102,6 +102,11 @@ class Writer:
         self._add(HEADER.pack(OUTPUT, task, len(data)))
         self._add(data)
 
+    def precede(self, data: bytes) -> None:
+        """Queue what is no frame, before all others; nothing may have been written yet."""
+        self._queue.appendleft(memoryview(data))
+        self.pending += len(data)
+
     def flush(self) -> None:
         """Write what the descriptor takes now.
 

@@ -22,10 +22,25 @@ GROUP = "tflaunch.engines"
 
 
 class Channel(Protocol):
-    """A started agent: ``stdin`` and ``stdout`` are descriptors of its wire, ours to close through ``close``."""
+    """A started agent, or one that is on its way to its host.
+
+    Attributes:
+        stdin, stdout: descriptors of its wire, ours to close through ``close``.
+    """
 
     stdin: int
     stdout: int
+
+    @property
+    def hint(self) -> str:
+        """What to do about it, or what else there is to say, when it did not start; may be empty."""
+
+    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Take in what came before its first frame.
+
+        Returns:
+            What to answer; and what of ``data`` is the agent's, once it is there: None until then.
+        """
 
     def wait(self) -> str:
         """Wait for what carries the agent here to end; says how it ended, in words. Call it once."""
@@ -67,9 +82,10 @@ class _Known(NamedTuple):
 
 
 # Found by name alone: reading every installed package's entry points takes longer than starting a worker.
-_OURS = {"local": _Known("launcher.engines.local", "LocalEngine")}
-# To come. A plan may name it.
-_FUTURE = ("ssh",)
+_OURS = {
+    "local": _Known("launcher.engines.local", "LocalEngine"),
+    "ssh": _Known("launcher.engines.ssh", "SshEngine"),
+}
 
 
 def exists(name: str) -> bool:
@@ -79,7 +95,7 @@ def exists(name: str) -> bool:
 
 def names() -> list[str]:
     """The names of all engines: ours, and those that other packages registered."""
-    return sorted({*_OURS, *_FUTURE, *_registered()})
+    return sorted({*_OURS, *_registered()})
 
 
 def load(name: str) -> Engine:
@@ -113,7 +129,8 @@ def open_one(engine: Engine, config: ClusterConfig, address: str, run_dir: RunDi
         UnavailableError: it cannot be started there.
     """
     host = next(host for host in config.hosts if host.address == address)
-    return engine.open(host, private=config.private, log=run_dir.agent_log(address))
+    chosen = host._replace(python=host.python or config.python)
+    return engine.open(chosen, private=config.private, log=run_dir.agent_log(address))
 
 
 def open_all(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str, Channel]:

@@ -86,9 +86,14 @@ class Started:
 
 @dataclass
 class Command:
-    """``tflaunch`` in a directory of its own. Everything that it starts carries a mark in its environment."""
+    """``tflaunch`` in a directory of its own. Everything that it starts carries a mark in its environment.
+
+    Attributes:
+        elsewhere: gives the command line that runs another one where the launcher is to be.
+    """
 
     cwd: Path
+    elsewhere: Callable[[list[str]], list[str]] = list
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -118,7 +123,7 @@ class Command:
 
     def _start(self, args: tuple[str, ...], env: dict[str, str] | None) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            [str(TFLAUNCH), *args],
+            self.elsewhere([str(TFLAUNCH), *args]),
             cwd=self.cwd,
             env={**os.environ, MARK: self.mark, **(env or {})},
             stdin=subprocess.DEVNULL,

@@ -6,7 +6,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.engines.local import LocalChannel, LocalEngine
+from launcher.engines.child import Child
+from launcher.engines.local import LocalEngine
 from launcher.errors import UnavailableError
 
 if TYPE_CHECKING:
@@ -18,23 +19,13 @@ HOSTS = ("127.0.0.1", "127.0.0.2")
 class TwoHosts(LocalEngine):
     """Looks for ``gone-<address>`` and ``silent-<address>`` where the launcher runs."""
 
-    def open(self, host: HostSpec, *, private: bool, log: Path) -> LocalChannel:
+    def open(self, host: HostSpec, *, private: bool, log: Path) -> Child:
         """An agent; of a silent host something that never says hello."""
         if Path(f"gone-{host.address}").exists():
             raise UnavailableError(f"{host.address}: no route to host")
         if Path(f"silent-{host.address}").exists():
-            return _silent()
+            return Child.start(["sleep", "600"], log)
         return super().open(host._replace(address="127.0.0.1"), private=private, log=log)
-
-
-def _silent() -> LocalChannel:
-    to_agent, stdin = os.pipe()
-    stdout, from_agent = os.pipe()
-    wiring = [(os.POSIX_SPAWN_DUP2, to_agent, 0), (os.POSIX_SPAWN_DUP2, from_agent, 1)]
-    pid = os.posix_spawn("/bin/sleep", ["sleep", "600"], os.environ, file_actions=wiring, setsid=True)
-    os.close(to_agent)
-    os.close(from_agent)
-    return LocalChannel(pid, stdin, stdout)
 
 
 def install(folder: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from launcher.agent import kernel
 from launcher.agent.process import Command, Process, start
 from launcher.agent.warm import ForkServer
 from launcher.imports import FAMILY, READ_ONCE
-from launcher.plan import BOOT
+from launcher.plan import CODE
 from worker import imported, warm
 
 if TYPE_CHECKING:
@@ -40,7 +40,9 @@ class Ran(NamedTuple):
 
 
 def run(argv: list[str], begin: Callable[..., int], cwd: Path, env: dict[str, str]) -> Ran:
-    command = Command([sys.executable, str(BOOT), *argv], str(cwd), {**os.environ, **CHATTER, **env}, ())
+    command = Command(
+        [sys.executable, f"{CODE}/worker/start.py", *argv], str(cwd), {**os.environ, **CHATTER, **env}, ()
+    )
     process = Process(0, command, begin)
     received = dict.fromkeys(process.open, b"")
     while process.open:
@@ -78,7 +80,9 @@ class started:  # noqa: N801 - reads as the function that it stands for
 
     def __init__(self, cwd: Path, **env: str) -> None:
         variables = {**os.environ, **CHATTER, "OPENBLAS_NUM_THREADS": "1", **env}
-        self.server = ForkServer(Command([sys.executable, str(BOOT), "--fork-server"], str(cwd), variables, ()))
+        self.server = ForkServer(
+            Command([sys.executable, f"{CODE}/worker/start.py", "--fork-server"], str(cwd), variables, ())
+        )
 
     def __enter__(self) -> ForkServer:
         while not (self.server.ready or self.server.why):

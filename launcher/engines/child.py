@@ -1,0 +1,126 @@
+"""An agent that is a child process, or that a child process carries the wire to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from launcher.agent.kernel import widen
+from launcher.errors import UnavailableError
+from launcher.run_dir import last_lines
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Self
+
+# What the agent relies on, whatever whoever started us had blocked or ignored.
+_DEFAULTS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
+# The guard gives the last descendants 5 s (agent/guard.py).
+_PATIENCE = 8.0
+_SIGNALS = frozenset(int(number) for number in signal.Signals)
+
+
+class Child:
+    """A channel that is the two pipes of a child process.
+
+    Args:
+        log: where it complains.
+    """
+
+    def __init__(self, pid: int, stdin: int, stdout: int, log: Path) -> None:
+        self.pid = pid
+        self.stdin = stdin
+        self.stdout = stdout
+        self.log = log
+        self._open = True
+        self._reaped = False
+
+    def wait(self) -> str:
+        """Reap it; one that does not go by itself is suspended, and is killed."""
+        status = self._reap(time.monotonic() + _PATIENCE)
+        self._reaped = True
+        return "it ended" if status is None else self.explain(os.waitstatus_to_exitcode(status))
+
+    def explain(self, code: int) -> str:
+        """How it ended, in words."""
+        # Its guard says 128 + signal when a signal ended the agent's loop, as a shell does.
+        number = -code if code < 0 else code - 128
+        return f"killed by {signal.Signals(number).name}" if number in _SIGNALS else f"it ended with status {code}"
+
+    @property
+    def hint(self) -> str:
+        """What else there is to say of why it did not start."""
+        return "".join(last_lines(self.log, 1))
+
+    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """It is where it is to be."""
+        return b"", data
+
+    def kill(self) -> None:
+        """End the child. A guard's end makes the kernel tell its loop, which takes every worker along."""
+        self.wake()
+        if not self._reaped:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    def wake(self) -> None:
+        """Have it go on, should somebody have suspended it: a suspended agent obeys no order."""
+        if not self._reaped:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGCONT)
+
+    def _reap(self, deadline: float) -> int | None:
+        # None: whoever embeds us has SIGCHLD ignored, and the kernel keeps no status.
+        with suppress(ChildProcessError):
+            while time.monotonic() < deadline:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    return status
+                self.wake()
+                time.sleep(0.002)
+            self.kill()
+            return os.waitpid(self.pid, 0)[1]
+        return None
+
+    def close(self) -> None:
+        """Close both pipes; EOF tells the agent that nobody needs it any more."""
+        if self._open:
+            self._open = False
+            os.close(self.stdin)
+            os.close(self.stdout)
+
+    @classmethod
+    def start(cls, argv: list[str], log: Path) -> Self:
+        """Start a program in a session of its own, so that the terminal's Ctrl-C reaches the launcher only.
+
+        Raises:
+            UnavailableError: it cannot be started.
+        """
+        to_child, stdin = os.pipe()
+        stdout, from_child = os.pipe()
+        widen(stdout)
+        stderr = _open_log(log)
+        wiring = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate((to_child, from_child, stderr))]
+        try:
+            pid = os.posix_spawnp(
+                argv[0], argv, os.environ, file_actions=wiring, setsid=True, setsigmask=[], setsigdef=_DEFAULTS
+            )
+        except OSError as error:
+            os.close(stdin)
+            os.close(stdout)
+            raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from None
+        finally:
+            for descriptor in (to_child, from_child, stderr):
+                os.close(descriptor)
+        return cls(pid, stdin, stdout, log)
+
+
+def _open_log(log: Path) -> int:
+    try:
+        return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError:
+        # On a full disk the agent's complaints are the least of it.
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

@@ -1,0 +1,158 @@
+"""Other hosts, by the system's OpenSSH client: keys, agents, jump hosts and certificates are as the user has set them up.
+
+One connection carries everything. Nothing of ours has to be on the host: the agent comes over the connection, and is kept
+there for the next time (``agent/landing.py``). No question is ever asked: ``BatchMode`` makes ssh fail instead.
+Sources: ssh(1), ssh_config(5).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from contextlib import suppress
+from functools import cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from launcher.agent import landing
+from launcher.engines.child import Child
+from launcher.errors import UnavailableError
+from launcher.run_dir import last_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from launcher.config import HostSpec
+
+# What ssh itself ends with when it does not reach the host, or loses it.
+_SSH_FAILED = 255
+_CONNECT = 10
+# More before the agent's first word is no login shell's greeting.
+_NOISE = 1 << 20
+# ``exec``, so that no shell is left between sshd and the agent; single quotes alone, which every shell reads alike.
+_COMMAND = "exec {python} -I -S -c 'exec(open(0,\"rb\",0,closefd=False).readline())'"
+
+
+class _Remedy(NamedTuple):
+    said: str
+    hint: str
+
+
+_REMEDIES = (
+    _Remedy("Host key verification failed", "connect once by hand to see and accept its key: ssh {host}"),
+    _Remedy("IDENTIFICATION HAS CHANGED", "its key is not the one it had: find out why before you trust it"),
+    _Remedy("Permission denied", "let yourself in without a password: ssh-copy-id {host}"),
+    _Remedy("Could not resolve hostname", 'correct its name, or say how to reach it with "ssh" in cluster.json'),
+    _Remedy("Connection refused", "is sshd running there, and on that port?"),
+    _Remedy("timed out", "is it up, and does a firewall let ssh through?"),
+    _Remedy("No route to host", "is it up, and in a network that is reachable from here?"),
+    _Remedy("not found", 'is Python 3.11 or later there? Name one with --python, or "python" in cluster.json'),
+    _Remedy("No such file", 'is Python 3.11 or later there? Name one with --python, or "python" in cluster.json'),
+    _Remedy("Python 3.11 or later", 'name another with --python, or "python" in cluster.json'),
+)
+
+
+class SshChannel(Child):
+    """An agent at the other end of an ssh connection."""
+
+    def __init__(self, pid: int, stdin: int, stdout: int, log: Path) -> None:
+        super().__init__(pid, stdin, stdout, log)
+        self.host = ""
+        self._heard = b""
+
+    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
+        """Wait for its mark, past whatever a login shell prints; send what it lacks."""
+        self._heard += data
+        _, mark, after = self._heard.partition(landing.MARK)
+        if not mark or not after:
+            # As much as may be the beginning of the mark.
+            self._heard = self._heard[-_NOISE:]
+            return b"", None
+        return (_bundle().content if after[:1] == b"-" else b""), after[1:]
+
+    def explain(self, code: int) -> str:
+        """What ssh, or the far side's shell, said last."""
+        said = last_lines(self.log, 1)
+        if code == _SSH_FAILED or (said and not self._heard):
+            return said[0] if said else "ssh could not reach it, or lost it, and said nothing"
+        return super().explain(code)
+
+    @property
+    def hint(self) -> str:
+        """What to do about the most common failures."""
+        said = "\n".join(last_lines(self.log, 20))
+        return next((remedy.hint.format(host=self.host) for remedy in _REMEDIES if remedy.said in said), "")
+
+
+class SshEngine:
+    """Runs on hosts that have sshd and Python."""
+
+    # Heartbeats go every 2 s; a cut cable is noticed by nothing else.
+    silence = 10.0
+
+    def open(self, host: HostSpec, *, private: bool, log: Path) -> SshChannel:
+        """Start ssh, and have it start Python there, with the agent on its way."""
+        if private:
+            raise UnavailableError("a private network is for this machine alone", "leave --private out")
+        greeting = _greeting({"private": private, "silence": self.silence})
+        channel = SshChannel.start(command(host), log)
+        channel.host = host.ssh or host.address
+        # Less than a new pipe holds: it waits there for whoever reads it. Why ssh has ended already, it tells itself.
+        with suppress(BrokenPipeError):
+            os.write(channel.stdin, greeting)
+        return channel
+
+    def peek(self, host: HostSpec) -> Mapping[str, Any] | None:
+        """Nothing is known before somebody has been there."""
+        del host
+        return None
+
+
+def command(host: HostSpec) -> list[str]:
+    """The argument vector that reaches a host. ssh takes the first of several values of an option: the user's are first."""
+    given = [f"{name}={value}" for name, value in host.ssh_options.items()]
+    ours = ["BatchMode=yes", f"ConnectTimeout={_CONNECT}", "ControlMaster=no", "ForwardX11=no", "LogLevel=ERROR"]
+    way = [*(["-p", str(host.port)] if host.port else []), *(["-J", host.jump] if host.jump else [])]
+    who = ["-l", host.user] if host.user else []
+    options = [word for option in (*given, *ours) for word in ("-o", option)]
+    remote = _COMMAND.format(python=shlex.quote(host.python or "python3"))
+    return ["ssh", "-T", *options, *way, *who, "--", host.ssh or host.address, remote]
+
+
+def _greeting(options: Mapping[str, object]) -> bytes:
+    from pathlib import Path
+
+    source = Path(landing.__file__).read_text(encoding="utf-8")
+    bundle = _bundle()
+    order = {"digest": bundle.digest, "size": len(bundle.content), "options": options}
+    return f"exec({source!r})\n{json.dumps(order)}\n".encode()
+
+
+class _Bundle(NamedTuple):
+    content: bytes
+    digest: str
+
+
+@cache
+def _bundle() -> _Bundle:
+    """A zip of all that a host needs, the same to the byte whenever it is made of the same files."""
+    import hashlib
+    import io
+    import zipfile
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[2]
+    parts = [
+        root / "launcher" / "__init__.py",
+        *(root / "launcher" / "agent").rglob("*"),
+        *(root / "worker").rglob("*"),
+    ]
+    files = sorted(path for path in parts if path.is_file() and path.suffix != ".pyc")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            # Without a time: that of a checkout would make each of them another agent.
+            archive.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    content = made.getvalue()
+    return _Bundle(content, hashlib.sha256(content).hexdigest())

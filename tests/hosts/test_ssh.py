@@ -1,0 +1,200 @@
+"""Real hosts over ssh, which have nothing but sshd, a Python and TensorFlow."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from tests.acceptance.conftest import Started
+    from tests.hosts.conftest import Field
+
+pytestmark = pytest.mark.timeout(120)
+
+
+class TestReach:
+    def test_each_task_runs_on_its_host_in_that_hosts_environment(self, hosts: Field) -> None:
+        program = 'echo "$(hostname) $PWD $HOME ${GIVEN-} ${MINE-nothing of mine} $TFLAUNCH_TASK"'
+        ended = hosts.tflaunch(
+            *("run", hosts.cluster(workers=3, env={"GIVEN": "given"}), "-e", "SENT", "--", "sh", "-c", program),
+            env={"MINE": "mine", "SENT": "sent"},
+        )
+        assert ended.status == 0, ended.err
+        first, second = hosts.bed.hosts
+        assert sorted(line.partition(" | ")[2] for line in ended.lines) == [
+            f"h1 /tmp {first.home} given nothing of mine worker:0",
+            f"h1 /tmp {first.home} given nothing of mine worker:1",
+            f"h2 /tmp {second.home} given nothing of mine worker:2",
+        ]
+
+    def test_arguments_and_environment_are_on_no_command_line(self, hosts: Field) -> None:
+        run = hosts.start("sh", "-c", "echo up; sleep 600; echo PRIVATE", env={"KEY": "SECRET"})
+        run.until("up", times=2)
+        own = [process for host in hosts.bed.hosts for process in host.processes() if process.name() != "sh"]
+        assert own
+        assert not [process for process in own if re.search("PRIVATE|SECRET", " ".join(process.cmdline()))]
+        run.send(signal.SIGINT)
+        assert run.end()[0] == 130
+
+    def test_the_agent_is_kept_for_the_next_time(self, hosts: Field) -> None:
+        host = hosts.bed.hosts[0]
+        assert hosts.run("true").status == 0
+        (kept,) = (host.home / ".cache/tflaunch").iterdir()
+        made = kept.stat().st_ino, kept.stat().st_mtime_ns
+        assert hosts.run("true").status == 0
+        assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == made
+
+    def test_what_a_login_shell_prints_is_nobodys(self, hosts: Field) -> None:
+        (hosts.bed.hosts[0].home / ".bashrc").write_text("echo welcome; printf '\\0tfl'\n")
+        ended = hosts.run("echo", "here")
+        assert ended.status == 0, ended.err
+        assert sorted(ended.lines) == ["worker 0 | here", "worker 1 | here"]
+
+    def test_by_alias_user_and_port(self, hosts: Field) -> None:
+        (hosts.bed.home / ".ssh/config").write_text(
+            f"Host first\n  HostName h1\nHost *\n  IdentityFile {hosts.bed.folder}/user_key\n"
+        )
+        ways: list[dict[str, Any]] = [
+            {"address": "10.77.0.1", "ssh": "first", "user": "root", "port": 22},
+            {"address": "10.77.0.2", "jump": "root@first:22", "ssh_options": {"Compression": "yes"}},
+        ]
+        ended = hosts.run("hostname", hosts=ways)
+        assert ended.status == 0, ended.err
+        assert sorted(ended.lines) == ["worker 0 | h1", "worker 1 | h2"]
+
+
+class TestNoReach:
+    @pytest.mark.parametrize(
+        ("host", "said", "hint"),
+        [
+            ({"address": "10.77.0.1", "port": 23}, "Connection refused", "is sshd running"),
+            ({"address": "nowhere"}, "Could not resolve hostname nowhere", "correct its name"),
+            ({"address": "ctl", "ssh": "10.77.0.9"}, "No route to host", "is it up"),
+            ({"address": "h1", "ssh_options": {"PubkeyAuthentication": "no"}}, "Permission denied", "ssh-copy-id h1"),
+            ({"address": "h1", "python": "/opt/python9"}, "/opt/python9", "is Python 3.11 or later there?"),
+            ({"address": "h1", "python": "/bin/true"}, "it ended with status 0", ""),
+        ],
+    )
+    def test_one_line_says_why_and_what_to_do(self, hosts: Field, host: dict[str, Any], said: str, hint: str) -> None:
+        ended = hosts.run("true", hosts=[host, {"address": "h2"}])
+        assert ended.status == 69
+        assert f"{host['address']}: its agent did not start: " in ended.err
+        assert said in ended.err
+        assert hint in ended.err
+
+    def test_a_host_key_that_is_not_known(self, hosts: Field) -> None:
+        (hosts.bed.home / ".ssh/known_hosts").unlink()
+        ended = hosts.run("true")
+        assert ended.status == 69
+        assert "Host key verification failed" in ended.err
+        assert "connect once by hand" in ended.err
+
+    @pytest.mark.parametrize("key", ["address", "ssh", "user", "jump"])
+    @pytest.mark.parametrize("value", ["-oProxyCommand=touch x", "a b", "a;b", "$(b)", "`b`"])
+    def test_what_could_be_taken_for_something_else_is_refused(self, hosts: Field, key: str, value: str) -> None:
+        ended = hosts.run("true", hosts=[{"address": "h1", key: value}])
+        assert ended.status == 2
+        assert f"$.hosts[0].{key}: must be" in ended.err
+
+
+def pid_of_ssh(run: Started, host: str) -> int:
+    return next(child.pid for child in psutil.Process(run.pid).children() if host in child.cmdline())
+
+
+class TestNobodySurvives:
+    def up(self, hosts: Field, **settings: Any) -> Started:
+        # A grandchild that makes a session of its own, and a worker that ignores SIGTERM.
+        run = hosts.start("sh", "-c", "trap '' TERM; setsid sleep 600 & echo up; sleep 600", grace=1, **settings)
+        run.until("up", times=2)
+        assert all(host.processes() for host in hosts.bed.hosts)
+        return run
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+    def test_the_launcher_ends(self, hosts: Field, number: signal.Signals) -> None:
+        run = self.up(hosts)
+        run.send(number)
+        hosts.nothing_is_left()
+        run.end()
+
+    def test_a_connection_ends(self, hosts: Field) -> None:
+        run = self.up(hosts)
+        os.kill(pid_of_ssh(run, "10.77.0.2"), signal.SIGKILL)
+        status, err = run.end()
+        assert status == 69
+        assert "the agent on 10.77.0.2 was lost" in err
+        hosts.nothing_is_left()
+
+    @pytest.mark.parametrize("part", [0, 1], ids=["guard", "loop"])
+    def test_an_agent_is_killed(self, hosts: Field, part: int) -> None:
+        run = self.up(hosts)
+        agent = [process for process in hosts.bed.hosts[1].processes() if "python" in process.name()]
+        sorted(agent, key=lambda process: process.create_time())[part].kill()
+        status, err = run.end()
+        assert status == 69, err
+        assert "the agent on 10.77.0.2 was lost" in err
+        hosts.nothing_is_left()
+
+    def test_a_host_crashes(self, hosts: Field) -> None:
+        run = self.up(hosts)
+        hosts.bed.hosts[1].crash()
+        status, err = run.end()
+        assert status == 69
+        assert "the agent on 10.77.0.2 was lost" in err
+        hosts.bed.hosts[1].start()
+        hosts.nothing_is_left()
+
+    def test_a_cable_is_cut(self, hosts: Field) -> None:
+        run = self.up(hosts)
+        hosts.bed.hosts[1].unplug()
+        status, err = run.end()
+        assert status == 69
+        assert "the agent on 10.77.0.2 was lost: not heard of for 10 s" in err
+        # The host itself notices, too.
+        hosts.nothing_is_left()
+
+
+def test_two_runs_at_once(hosts: Field) -> None:
+    one = hosts.start("sh", "-c", "echo up; sleep 600")
+    one.until("up", times=2)
+    assert hosts.run("true").status == 0
+    other = hosts.start("sh", "-c", "echo up; sleep 600")
+    other.until("up", times=2)
+    one.send(signal.SIGKILL)
+    one.end()
+    hosts.bed.until(
+        lambda: all(sum(p.name() == "sleep" for p in host.processes()) == 1 for host in hosts.bed.hosts),
+        "the other run is not alone",
+    )
+    other.send(signal.SIGINT)
+    assert other.end()[0] == 130
+
+
+def test_a_host_that_crashes_is_left_out(three: Field) -> None:
+    program = 'echo "attempt $TFLAUNCH_ATTEMPT"; [ $TFLAUNCH_ATTEMPT = 1 ] || sleep 600'
+    run = three.start("sh", "-c", program, max_restarts=1, min_workers=2)
+    run.until("attempt 0", times=3)
+    three.bed.hosts[1].crash()
+    status, err = run.end()
+    assert status == 0, err
+    assert sum("attempt 1" in line for line in run.seen) == 2
+    assert "going on without 10.77.0.2: " in err
+    three.bed.hosts[1].start()
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("by", ["address", "name"])
+def test_training(hosts: Field, by: str) -> None:
+    pytest.importorskip("tensorflow")
+    named = [{"address": getattr(host, by)} for host in hosts.bed.hosts]
+    run = hosts.tflaunch.start("train", hosts.cluster(hosts=named), "digits", "--epochs", "5")
+    accuracy = run.until("test accuracy")
+    status, err = run.end()
+    assert status == 0, err
+    assert float(re.findall(r"([\d.]+)%", accuracy)[0]) > 90
+    assert json.loads((hosts.tflaunch.cwd / "runs/latest/outcome.json").read_text())["status"] == "ok"

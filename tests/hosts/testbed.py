@@ -1,0 +1,273 @@
+"""Several hosts on one machine: network namespaces joined by a bridge, each with its own sshd, name, processes and files.
+
+Nothing can leave: no namespace has a route to anywhere else. It takes root, iproute2, util-linux, nftables and OpenSSH.
+Sources: ip-netns(8), unshare(1), sshd_config(5).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import TracebackType
+
+ROOT = Path(__file__).parents[2]
+_TOOLS = ("ip", "unshare", "ssh", "ssh-keygen", "nft", "mount")
+_SSHD = "/usr/sbin/sshd"
+_PATIENCE = 20.0
+# Where the Python environment with TensorFlow is on each host. That of the tests is not there, nor is this checkout.
+PYTHON = "/opt/tensorflow/bin/python"
+
+
+def missing() -> str:
+    """Why there can be no testbed here; empty when there can."""
+    if sys.platform != "linux" or os.geteuid() != 0:
+        return "hosts in network namespaces take root on Linux"
+    absent = [tool for tool in _TOOLS if shutil.which(tool) is None] + [_SSHD] * (not Path(_SSHD).exists())
+    return f"not installed: {', '.join(absent)}" if absent else ""
+
+
+class Host:
+    """One host: address 10.77.0.NUMBER, name hNUMBER."""
+
+    def __init__(self, bed: Testbed, number: int) -> None:
+        self.number = number
+        self.name = f"h{number}"
+        self.address = f"10.77.0.{number}"
+        self.namespace = f"{bed.name}-{self.name}"
+        self.folder = bed.folder / self.name
+        self.home = self.folder / "home"
+        self._bed = bed
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Boot it: its sshd listens when this returns."""
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (self.folder / "sshd_config").write_text(self._sshd_config())
+        (self.folder / "passwd").write_text(_passwd(self.home))
+        (self.folder / "boot").write_text(self._boot())
+        isolated = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        self._process = subprocess.Popen(
+            ["ip", "netns", "exec", self.namespace, *isolated, "sh", str(self.folder / "boot")],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(self.folder / "sshd.log").open("ab"),
+            start_new_session=True,
+            env={"PATH": os.environ["PATH"]},
+        )
+        self._bed.until(self._listens, f"{self.name} does not listen: see {self.folder}/sshd.log")
+
+    def crash(self) -> None:
+        """Power off: everything on it is gone at once."""
+        assert self._process is not None
+        # unshare, which ip has become; its child, process 1 of the host, goes with it.
+        self._process.kill()
+        self._process.wait()
+        self._bed.until(lambda: not self.processes(), f"{self.name} did not go down")
+
+    def unplug(self) -> None:
+        """Cut its cable: packets vanish, and nobody is told."""
+        _ip("-n", self._bed.switch, "link", "set", f"v-{self.name}", "down")
+
+    def plug(self) -> None:
+        """Mend its cable."""
+        _ip("-n", self._bed.switch, "link", "set", f"v-{self.name}", "up")
+
+    def processes(self) -> list[psutil.Process]:
+        """All that runs on it beside its sshd, seen from outside; zombies aside."""
+        space = Path("/run/netns", self.namespace).stat().st_ino
+        found = []
+        for process in psutil.process_iter():
+            try:
+                here = Path(f"/proc/{process.pid}/ns/net").stat().st_ino == space
+                if here and process.status() != psutil.STATUS_ZOMBIE and process.name() not in _SYSTEM:
+                    found.append(process)
+            except (psutil.Error, OSError):
+                continue
+        return found
+
+    def listening(self) -> list[str]:
+        """The TCP ports on which something on it listens, sshd's aside."""
+        said = _ip("netns", "exec", self.namespace, "ss", "-Hltn")
+        ports = [line.split()[3].rpartition(":")[2] for line in said.splitlines()]
+        return [port for port in ports if port != "22"]
+
+    def run(self, *command: str) -> str:
+        """What a command says that somebody runs on it."""
+        return _ip("netns", "exec", self.namespace, *command)
+
+    def _listens(self) -> bool:
+        return "LISTEN" in _ip("netns", "exec", self.namespace, "ss", "-ltn", "sport = :22")
+
+    def _boot(self) -> str:
+        # The tests' own checkout, environment and scratch files are nowhere to be seen.
+        hidden = [path for path in (ROOT, Path("/tmp"), Path("/root")) if path.is_dir()]
+        venv = PYTHON.removesuffix("/bin/python")
+        return "\n".join(
+            [
+                "set -e",
+                "umask 077",
+                f"hostname {self.name}",
+                f"mount --bind {self._bed.folder}/hosts /etc/hosts",
+                f"mount --bind {self.folder}/passwd /etc/passwd",
+                f"mount -t tmpfs opt /opt && mkdir -m 755 -p {venv} && chmod 755 /opt",
+                f"mount --bind {sys.prefix} {venv}",
+                *self._bed.base_mounts(),
+                *(f"mount -t tmpfs -o mode=1777 hidden {path}" for path in hidden),
+                *self._bed.base_back(),
+                f"exec {_SSHD} -D -e -f {self.folder}/sshd_config",
+            ]
+        )
+
+    def _sshd_config(self) -> str:
+        return "\n".join(
+            [
+                "Port 22",
+                f"ListenAddress {self.address}",
+                f"HostKey {self._bed.folder}/host_key",
+                f"AuthorizedKeysFile {self._bed.folder}/user_key.pub",
+                *("PidFile none", "StrictModes no", "UsePAM no", "UseDNS no", "PrintMotd no"),
+                *("PasswordAuthentication no", "KbdInteractiveAuthentication no", "PermitRootLogin yes", ""),
+            ]
+        )
+
+
+_SYSTEM = {"sshd", "unshare"}
+
+
+class Testbed:
+    """Hosts h1 .. hN and a controller, where the launcher runs. As a context manager it leaves nothing behind."""
+
+    __test__ = False
+
+    def __init__(self, count: int) -> None:
+        # Neither in /tmp nor in /root, which the hosts do not see.
+        self.folder = Path(tempfile.mkdtemp(prefix="tflaunch-testbed-", dir="/run"))
+        self.name = self.folder.name[len("tflaunch-") :]
+        self.switch, self.controller = f"{self.name}-sw", f"{self.name}-ctl"
+        self.hosts = [Host(self, number) for number in range(1, count + 1)]
+        self.home = self.folder / "home"
+
+    def __enter__(self) -> Testbed:
+        try:
+            self._make()
+        except BaseException:
+            self._unmake()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._unmake()
+
+    def on_controller(self, argv: Sequence[str]) -> list[str]:
+        """What runs ``argv`` on the controller, as a user whose home is ``home``."""
+        inside = 'mount --bind "$0" /etc/passwd && exec "$@"'
+        passwd = str(self.folder / "passwd")
+        return ["ip", "netns", "exec", self.controller, "unshare", "--mount", "sh", "-c", inside, passwd, *argv]
+
+    def part(self, one: Host, other: Host) -> None:
+        """Let two hosts not reach each other, though everybody else reaches both."""
+        pairs = ((one.address, other.address), (other.address, one.address))
+        rules = "".join(f"ip saddr {source} ip daddr {target} drop; " for source, target in pairs)
+        table = f"table bridge parted {{ chain cut {{ type filter hook forward priority 0; {rules} }} }}"
+        _ip("netns", "exec", self.switch, "nft", table)
+
+    def rejoin(self) -> None:
+        """Mend what ``part`` has cut."""
+        _ip("netns", "exec", self.switch, "nft", "delete", "table", "bridge", "parted")
+
+    def until(self, done: Callable[[], bool], complaint: str) -> None:
+        """Wait for something of the system's, which tells nobody."""
+        deadline = time.monotonic() + _PATIENCE
+        while not done():
+            assert time.monotonic() < deadline, complaint
+            time.sleep(0.005)
+
+    def base_mounts(self) -> list[str]:
+        """Keep the interpreter that the environment is made of, where /root or /tmp would hide it."""
+        base = Path(sys.base_prefix)
+        return [f"mkdir -p /opt/base && mount --bind {base} /opt/base"] if self._hides(base) else []
+
+    def base_back(self) -> list[str]:
+        """Have it at its own place again: the environment names it."""
+        base = Path(sys.base_prefix)
+        return [f"mkdir -p {base} && mount --bind /opt/base {base}"] if self._hides(base) else []
+
+    def _hides(self, path: Path) -> bool:
+        return any(path.is_relative_to(hidden) for hidden in ("/root", "/tmp"))
+
+    def _make(self) -> None:
+        Path("/run/sshd").mkdir(exist_ok=True)
+        self.folder.chmod(0o755)
+        for name in ("host_key", "user_key"):
+            _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name))
+        self._write_names()
+        self._wire()
+        for host in self.hosts:
+            host.start()
+
+    def _write_names(self) -> None:
+        names = [("127.0.0.1", "localhost"), ("10.77.0.254", "ctl")]
+        names += [(host.address, host.name) for host in self.hosts]
+        (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for address, name in names))
+        (self.folder / "passwd").write_text(_passwd(self.home))
+        settings = self.home / ".ssh"
+        settings.mkdir(parents=True, mode=0o700)
+        key = (self.folder / "host_key.pub").read_text()
+        (settings / "known_hosts").write_text(
+            "".join(f"{host.address},{host.name} {key}" for host in self.hosts),
+        )
+        (settings / "config").write_text(f"Host *\n  IdentityFile {self.folder}/user_key\n  IdentitiesOnly yes\n")
+        netns = Path("/etc/netns", self.controller)
+        netns.mkdir(parents=True)
+        shutil.copy(self.folder / "hosts", netns / "hosts")
+
+    def _wire(self) -> None:
+        _ip("netns", "add", self.switch)
+        _ip("-n", self.switch, "link", "add", "br0", "type", "bridge")
+        _ip("-n", self.switch, "link", "set", "br0", "up")
+        ends = [("ctl", self.controller, "10.77.0.254")]
+        ends += [(host.name, host.namespace, host.address) for host in self.hosts]
+        for name, namespace, address in ends:
+            _ip("netns", "add", namespace)
+            cable = ["type", "veth", "peer", "name", "eth0", "netns", namespace]
+            _ip("-n", self.switch, "link", "add", f"v-{name}", *cable)
+            _ip("-n", self.switch, "link", "set", f"v-{name}", "master", "br0", "up")
+            _ip("-n", namespace, "addr", "add", f"{address}/24", "dev", "eth0")
+            for device in ("eth0", "lo"):
+                _ip("-n", namespace, "link", "set", device, "up")
+
+    def _unmake(self) -> None:
+        for host in self.hosts:
+            if host._process is not None:
+                host.crash()
+        for namespace in (self.controller, *(host.namespace for host in self.hosts), self.switch):
+            subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
+        shutil.rmtree(Path("/etc/netns", self.controller), ignore_errors=True)
+        shutil.rmtree(self.folder)
+
+
+def _passwd(home: Path) -> str:
+    return f"root:x:0:0:root:{home}:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
+
+
+def _ip(*args: str) -> str:
+    return _run("ip", *args)
+
+
+def _run(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}: {done.stderr}"
+    return done.stdout
