@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 from launcher import events
 from launcher.errors import DeadlineError, Interrupted, UnavailableError
 from launcher.link import Link
+from launcher.tree import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
     from launcher.engines import Channel
     from launcher.loop import Loop
     from launcher.run_dir import RunDir
+    from launcher.tree import Tree
 
 _HELLO = 30.0
 _FAREWELL = 10.0
@@ -82,6 +85,60 @@ class Agents:
                 waiting.discard(event.host)
         # A host may hold more than it needs: what moved there, while another host was away, has moved back.
         return {number: port for host in needs for number, port in zip(needs[host], self._leased[host], strict=False)}
+
+    def place(self, tree: Tree, hosts: Iterable[str]) -> dict[str, str]:
+        """Have the working tree on these hosts; only what one lacks is sent. Returns host -> its folder there.
+
+        Raises:
+            UnavailableError: a host has no room for it.
+            RequestError: a file has changed since the tree was read.
+            Interrupted: a signal came first.
+        """
+        waiting = set(hosts)
+        for host in waiting:
+            self._links[host].order("tree", name=tree.name, entries=tree.entries)
+        placed: dict[str, str] = {}
+        sending: dict[str, Iterator[tuple[int, bytes]]] = {}
+        for event in self._until(lambda: self._send(sending) and waiting == placed.keys()):
+            match event:
+                case events.TreeLacks(host, numbers):
+                    sending[host] = pieces(tree, numbers)
+                case events.TreePlaced(host, folder):
+                    placed[host] = folder
+        return placed
+
+    def _send(self, sending: dict[str, Iterator[tuple[int, bytes]]]) -> bool:
+        """Send to each host what its connection takes now."""
+        for host, left in list(sending.items()):
+            while not self._links[host].full and (piece := next(left, None)):
+                self._links[host].file(*piece)
+            if not self._links[host].full:
+                del sending[host]
+        return True
+
+    def fetch(self, host: str, folder: str, patterns: Sequence[str], into: Path) -> int:
+        """Have files of a host here, in the place of those that are here. Returns how many.
+
+        Args:
+            folder: on the host; ``patterns`` are globs below it.
+
+        Raises:
+            UnavailableError: they did not come, or there is no room for them.
+            Interrupted: a signal came first.
+        """
+        from launcher.arrivals import Arrivals
+
+        if self._links[host].lost:
+            raise UnavailableError(f"the agent on {host} is gone")
+        self._links[host].order("fetch", folder=folder, patterns=patterns)
+        arrivals = Arrivals(into)
+        for event in self._until(lambda: arrivals.whole):
+            match event:
+                case events.FilesFound(_, entries):
+                    arrivals.expect(entries)
+                case events.FilePiece(_, number, data):
+                    arrivals.take(number, data)
+        return arrivals.count
 
     def rest(self, seconds: float) -> None:
         """Let time pass. An agent that is lost meanwhile is for ``revive``.
@@ -182,7 +239,8 @@ class Agents:
     def _happening(self) -> Iterator[events.Event]:
         """What happens next; that somebody wants the run to end is raised."""
         for event in self._loop.wait():
-            self._run_dir.event(event, time.time())
+            if not isinstance(event, events.FilePiece):
+                self._run_dir.event(event, time.time())
             match event:
                 case events.Signalled(number):
                     raise Interrupted(number)
@@ -194,6 +252,8 @@ class Agents:
 
     def _raise_if_fatal(self, event: events.Event) -> None:
         match event:
+            case events.AgentLost(host, why) if self._links[host].facts:
+                raise UnavailableError(f"the agent on {host} was lost: {why}")
             case events.AgentLost(host, why):
                 raise UnavailableError(f"{host}: its agent did not start: {why}", self._links[host].channel.hint)
             case events.DeadlinePassed("hello"):
@@ -205,6 +265,10 @@ class Agents:
                 raise UnavailableError(
                     f"{host}: cannot lease ports: {reason}", "name another range with --ports, or none"
                 )
+            case events.AgentFault(host, "tree", _, reason):
+                raise UnavailableError(f"{host}: cannot keep the program's files: {reason}")
+            case events.AgentFault(host, "fetch", _, reason):
+                raise UnavailableError(f"{host}: cannot read what was asked for: {reason}")
             case events.AgentFault(host, "connect", _, reason):
                 raise UnavailableError(f"{host}: no network between its tasks: {reason}")
             case events.AgentFault(host, "private", _, reason):

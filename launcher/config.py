@@ -99,6 +99,8 @@ class ClusterConfig:
         min_workers: as many have to be left for a restart without the hosts that stay gone; None: all.
         backoff: seconds of the pause before the second restart; each further one is twice as long.
         forgive_after: seconds of progress after which restarts are counted anew.
+        sync: the files of the working tree that other hosts get, as globs; () for those that git would track, None for none.
+        fetch: the files that come back from the chief's host at the end, as globs.
         never_restart, always_restart: exceptions and exit statuses that are no reason for a restart, or always are one.
         origins: for every other attribute "default", the file's name as it was given, or the flag; where several had
             a part in it, all of them, joined by ", ".
@@ -132,6 +134,8 @@ class ClusterConfig:
     forgive_after: float = 600.0
     never_restart: tuple[str, ...] = ()
     always_restart: tuple[str, ...] = ()
+    sync: tuple[str, ...] | None = None
+    fetch: tuple[str, ...] = ()
     run_dir: str = "runs"
     checkpoint_dir: str | None = None
     origins: Mapping[str, str] = field(default_factory=dict)

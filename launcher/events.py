@@ -34,6 +34,35 @@ class AgentFault(NamedTuple):
     task: int | None = None
 
 
+class TreeLacks(NamedTuple):
+    """Of the program's files, this host needs those with these numbers (``agent/trees.py``)."""
+
+    host: str
+    numbers: tuple[int, ...]
+
+
+class TreePlaced(NamedTuple):
+    """The program's files are in this folder of this host."""
+
+    host: str
+    folder: str
+
+
+class FilesFound(NamedTuple):
+    """What this host has of the files that were asked for: path, permissions and size of each."""
+
+    host: str
+    entries: tuple[tuple[str, int, int], ...]
+
+
+class FilePiece(NamedTuple):
+    """The next bytes of one of those files."""
+
+    host: str
+    number: int
+    data: bytes
+
+
 class PortsLeased(NamedTuple):
     """The ports that this host holds for its tasks."""
 
@@ -181,6 +210,10 @@ Event = (
     AgentReady
     | AgentLost
     | AgentFault
+    | TreeLacks
+    | TreePlaced
+    | FilesFound
+    | FilePiece
     | PortsLeased
     | TasksConnected
     | LineSet

@@ -47,6 +47,7 @@ _ADDRESS = Text(
     pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]*|(?=.*:.*:)[0-9A-Fa-f:][0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?",
 )
 
+_GLOB = Text("a path below the working directory, ** for any folders", pattern=r"(?!/)(?!(.*/)?\.\.(/|$)).+")
 # What ssh is given begins with no dash, and holds nothing that a shell reads.
 _ALIAS = Text("a host name or an alias of your ssh_config", pattern=r"[A-Za-z0-9_][A-Za-z0-9._:-]*")
 _USER = Text("a user's name", pattern=r"[A-Za-z0-9_][A-Za-z0-9._@\\-]*")
@@ -300,6 +301,22 @@ KEYS = (
         "Exceptions, by name, and exit statuses that always are, up to max_restarts",
         default=[],
         examples=(["OSError", 75],),
+    ),
+    Key(
+        "sync",
+        Either((Boolean(), ListOf(_GLOB, least=1, noun="a list of globs"))),
+        "Copy the working tree to the other hosts: true, or which files of it",
+        "True means those that git tracks or would track, and without git all but hidden ones. Workers then run in the copy.",
+        default=False,
+        examples=(True, ["*.py", "configs/**"]),
+    ),
+    Key(
+        "fetch",
+        ListOf(_GLOB, noun="a list of globs"),
+        "Files to bring back from the chief's host when the run is over",
+        "Below the working directory there, and to the same place here.",
+        default=[],
+        examples=(["checkpoints", "exports/**"],),
     ),
     Key("run_dir", _STRING, "Directory under which each run gets one of its own", _FROM_HERE, default="runs"),
     Key(

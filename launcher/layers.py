@@ -163,6 +163,7 @@ class _Settings:
         """All settings together, defaults included; None when there is nothing to run."""
         command, hosts = self._command(), self.hosts()
         timeout, join, hang = (self.value(name) for name in ("timeout", "join_deadline", "hang_deadline"))
+        sync = self.value("sync")
         if command is None:
             return None
         derived = {
@@ -181,6 +182,8 @@ class _Settings:
             "backoff": float(self.value("backoff")),
             "forgive_after": float(self.value("forgive_after")),
             "never_restart": tuple(map(str, self.value("never_restart"))),
+            "sync": {True: (), False: None}.get(sync) if isinstance(sync, bool) else tuple(sync),
+            "fetch": tuple(self.value("fetch")),
             "always_restart": tuple(map(str, self.value("always_restart"))),
             "origins": self._origins(),
         }

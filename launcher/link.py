@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from launcher.engines import Channel
 
 
+_HIGH = 4 << 20
+
+
 class Link:
     """The wire to one host's agent.
 
@@ -51,6 +54,15 @@ class Link:
         if what in {"stop", "kill", "bye"}:
             self.channel.wake()
 
+    def file(self, number: int, data: bytes) -> None:
+        """Queue a piece of a file."""
+        self._writer.file(number, data)
+
+    @property
+    def full(self) -> bool:
+        """As much is queued as is to be held in memory."""
+        return self._writer.pending > _HIGH
+
     def flush(self) -> None:
         """Send what is queued; a broken pipe shows itself as EOF on the other descriptor, with the reason."""
         if self._landed and not self.lost:
@@ -70,6 +82,8 @@ class Link:
             for kind, task, payload in self._reader.feed(data if self._landed else self._land(data)):
                 if kind == wire.OUTPUT:
                     yield events.TaskOutput(task, payload)
+                elif kind == wire.FILE:
+                    yield events.FilePiece(self.host, task, payload)
                 else:
                     yield from self._understand(json.loads(payload))
         except (wire.WireError, ValueError, KeyError) as error:
@@ -104,6 +118,13 @@ class Link:
         match message["do"]:
             case "hello":
                 yield from self._welcome(message)
+            case "lacking":
+                yield events.TreeLacks(self.host, tuple(message["numbers"]))
+            case "placed":
+                yield events.TreePlaced(self.host, message["folder"])
+            case "found":
+                entries = tuple((path, mode, size) for path, mode, size, _ in message["entries"])
+                yield events.FilesFound(self.host, entries)
             case "leased":
                 yield events.PortsLeased(self.host, tuple(message["ports"]))
             case "connected":

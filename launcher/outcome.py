@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from launcher.errors import Interrupted, TflaunchError
@@ -81,6 +81,14 @@ class Outcome:
             "left_out": list(self.left_out),
             "tasks": [_task_as_json(one) for one in self.tasks],
         }
+
+    def without_files(self, error: TflaunchError) -> Outcome:
+        """The same, but what was to be fetched is not here: a run that went well has not, then."""
+        said = f"what was to be fetched is not here: {error.args[0]}"
+        if self.verdict.status != "ok":
+            return replace(self, enough="\n".join(filter(None, [self.enough, said])))
+        verdict = replace(self.verdict, status="unavailable", exit_status=69, reason=f"all tasks are done, but {said}")
+        return replace(self, verdict=verdict)
 
     def story(self) -> str:
         """The verdict in lines for a person: the cause, its last words, who went down with it, where to read on."""

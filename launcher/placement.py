@@ -34,6 +34,7 @@ class Host(NamedTuple):
         known: whether the host was asked; a plan for a host that was not says less.
         python: the interpreter of its workers; empty for the launcher's choice, on this machine.
         code: the folder that holds ours there; empty for the launcher's own.
+        folder: where its workers run; empty for what was asked for.
     """
 
     address: str
@@ -44,6 +45,7 @@ class Host(NamedTuple):
     known: bool = True
     python: str = ""
     code: str = ""
+    folder: str = ""
 
 
 @dataclass(frozen=True)

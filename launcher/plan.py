@@ -119,7 +119,7 @@ def make(
     warmth: Warmth | None = None,
     addresses: Mapping[int, str] | None = None,
     attempt: int = 0,
-    folder: str = "",
+    notes: Sequence[str] = (),
 ) -> Plan:
     """Put the plan together.
 
@@ -131,7 +131,7 @@ def make(
         warmth: which tasks are started warm; None for none.
         addresses: the address of each task that has one of its own.
         attempt: how many attempts there were before.
-        folder: the directory that workers on other hosts run in.
+        notes: what else the reader should know.
     """
     own = addresses or {}
     cluster = tf_config.cluster(
@@ -159,7 +159,7 @@ def make(
             Launch(
                 task,
                 command_line(config.command, at[task.host].python or interpreter, at[task.host].code or CODE),
-                folder if at[task.host].code else config.cwd,
+                at[task.host].folder or config.cwd,
                 env,
                 {name: why for name, _, why in settings},
                 early,
@@ -172,7 +172,7 @@ def make(
         tuple(launches),
         chief,
         deciding(tasks),
-        (*_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
+        (*notes, *_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
         _places(tasks, hosts, ports or {}, own),
         attempt,
     )

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from launcher.config import ClusterConfig
     from launcher.layers import Layer
     from launcher.probe import Answer
+    from launcher.tree import Tree
 
 _OUR_TRAINER = Path(__file__).resolve().parent.parent / "worker" / "__init__.py"
 _OURS = _OUR_TRAINER.parent.name
@@ -258,6 +259,19 @@ def _ask_other(python: str, folders: tuple[str, ...], names: tuple[str, ...]) ->
     except (OSError, ValueError, subprocess.SubprocessError):
         return None
     return answer
+
+
+def tree(config: ClusterConfig, runs: Path) -> Tree | None:
+    """The working tree that other hosts are to have; None where none are, or they have it. ``runs`` do not belong to it.
+
+    Raises:
+        RequestError: there is none.
+    """
+    if config.sync is None or all(host.is_this_machine for host in config.hosts):
+        return None
+    from launcher import tree
+
+    return tree.read(folder(config), config.sync, [str(runs.absolute())])
 
 
 def folder(config: ClusterConfig) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import engines, preflight
 from launcher.agent import kernel
+from launcher.errors import TflaunchError
 from launcher.run_dir import RunDir
 from launcher.version import __version__
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from launcher.console import Console
     from launcher.outcome import Outcome
     from launcher.plan import Plan
+    from launcher.tree import Tree
 
 
 def run(config: ClusterConfig, console: Console) -> Outcome:
@@ -63,7 +65,8 @@ def _run_in(
     from launcher.supervisor import Supervisor
 
     with Loop(console, engine.silence) as loop, Agents.behind(channels, loop, run_dir) as agents:
-        settled = partial(settle, agents=agents, run_dir=run_dir, forwarded=forwarded)
+        tree = preflight.tree(config, run_dir.path.parent)
+        settled = partial(settle, agents=agents, run_dir=run_dir, forwarded=forwarded, tree=tree)
         recovery = Recovery(
             config, agents, console, lambda host: engines.open_one(engine, config, host, run_dir), settled
         )
@@ -78,7 +81,21 @@ def _run_in(
             whole = following
             run_dir.begin(whole.attempt)
             console.follow(whole)
-    return outcome.conclude(whole, supervisor, run_dir, recovery.tries, following.why, tuple(recovery.gone))
+        end = outcome.conclude(whole, supervisor, run_dir, recovery.tries, following.why, tuple(recovery.gone))
+        return _fetched(end, whole, agents, console)
+
+
+def _fetched(end: Outcome, whole: Plan, agents: Agents, console: Console) -> Outcome:
+    """Bring back what was asked for, however the run has ended: a run that was told to stop has saved its work."""
+    chief = whole.launches[whole.chief]
+    if not whole.config.fetch or chief.cwd is None:
+        return end
+    try:
+        count = agents.fetch(chief.task.host, chief.cwd, whole.config.fetch, Path(preflight.folder(whole.config)))
+    except TflaunchError as error:
+        return end.without_files(error)
+    console.say(f"{count} file{'' if count == 1 else 's'} fetched from {chief.task.host}")
+    return end
 
 
 def settle(
@@ -87,10 +104,11 @@ def settle(
     agents: Agents,
     run_dir: RunDir,
     forwarded: Mapping[str, str],
+    tree: Tree | None = None,
     addresses: Mapping[int, str] | None = None,
     attempt: int = 0,
 ) -> Plan:
-    """Meet the agents, give every task its place and its port, and keep the plan that comes of it.
+    """Meet the agents, give every task its files, its place and its port, and keep the plan that comes of it.
 
     ``addresses`` are those of tasks that have one of their own.
 
@@ -101,6 +119,9 @@ def settle(
 
     facts = agents.meet()
     hosts = [placement.found(spec, facts[spec.address], config.python) for spec in config.hosts]
+    there = [host.address for host in hosts if host.code]
+    folders = agents.place(tree, there) if tree else dict.fromkeys(there, preflight.folder(config) if there else "")
+    hosts = [host._replace(folder=folders.get(host.address, "")) for host in hosts]
     tasks = placement.place(config, hosts)
     ports = agents.lease(placement.dialled(tasks), config.ports)
     python, warm = preflight.interpreter(config), warmth.decide(config, tasks)
@@ -115,9 +136,10 @@ def settle(
         warmth=warm,
         addresses=addresses,
         attempt=attempt,
-        folder=preflight.folder(config),
+        notes=[tree.words] if tree else [],
     )
-    run_dir.write("run.json", {**whole.as_json(), "versions": _versions(facts)})
+    kept = {"tree": tree and tree.as_json(), "versions": _versions(facts)}
+    run_dir.write("run.json", {**whole.as_json(), **kept})
     return whole
 
 
@@ -144,6 +166,4 @@ def preview(config: ClusterConfig) -> Plan:
     # A plan for other hosts may be looked at where what they are to be forwarded is not set; values are not shown anyway.
     forwarded = preflight.forwarded(config, os.environ) if local else dict.fromkeys(config.forward, "")
     python, run_name, warm = preflight.interpreter(config), f"{config.name}-<time>-<id>", warmth.decide(config, tasks)
-    return plan.make(
-        config, tasks, hosts, python, forwarded, run=run_name, warmth=warm, folder=preflight.folder(config)
-    )
+    return plan.make(config, tasks, hosts, python, forwarded, run=run_name, warmth=warm)

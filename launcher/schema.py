@@ -94,7 +94,7 @@ class Object(NamedTuple):
 class Either(NamedTuple):
     """Several shapes, told apart by the JSON type of the value."""
 
-    shapes: tuple[Text | Integer | ListOf, ...]
+    shapes: tuple[Text | Integer | Boolean | ListOf, ...]
 
 
 Shape = Text | Choice | Integer | Seconds | Boolean | ListOf | MapOf | Object | Either

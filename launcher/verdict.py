@@ -242,6 +242,9 @@ def _hint(ending: Ending) -> str:
     match ending.error:
         case {"type": "ModuleNotFoundError", "message": str(message)} if "'tensorflow'" in message:
             return "install TensorFlow for that interpreter: pip install 'tflaunch[tensorflow]'"
+        case {"kind": "not-started", "errno": errno.ENOENT, "step": str(step)} if step.startswith("change to "):
+            # Most often the launcher's own, which other hosts do not have.
+            return 'copy it to the hosts with "sync", or name one that they have with "cwd"'
         case {"kind": "not-started", "errno": errno.ENOENT}:
             return "check the program's name, its interpreter and the working directory"
         case {"kind": "not-started", "errno": errno.EACCES}:

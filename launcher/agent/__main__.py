@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from .cargo import Cargo
     from .ports import Lease
     from .process import Process
 
@@ -51,6 +52,7 @@ class Agent:
         self._questions: list[stacks.Question] = []
         self._selector = selectors.DefaultSelector()
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
+        self._cargo: Cargo | None = None
         self._ending = False
         self._held_back = False
         self._heard = self._beat = time.monotonic()
@@ -81,11 +83,18 @@ class Agent:
         self._heard = time.monotonic()
         if not data:
             self._ending = True
-        for _, _, payload in self._reader.feed(data):
-            self._obey(json.loads(payload))
+        for kind, number, payload in self._reader.feed(data):
+            if kind == wire.FILE:
+                self._carry().receive(number, payload)
+            else:
+                self._obey(json.loads(payload))
 
     def _obey(self, order: dict[str, Any]) -> None:
         match order["do"]:
+            case "tree":
+                self._carry().expect(order["name"], order["entries"])
+            case "fetch":
+                self._carry().collect(order["folder"], order["patterns"])
             case "lease":
                 self._lease(order["count"], order["ports"])
             case "connect":
@@ -112,6 +121,13 @@ class Agent:
                 self._release()
             case "bye":
                 self._ending = True
+
+    def _carry(self) -> Cargo:
+        # It takes hashlib, which takes 5 ms to import.
+        from .cargo import Cargo
+
+        self._cargo = self._cargo or Cargo(self._tell, self._writer.file)
+        return self._cargo
 
     def _lease(self, count: int, ports: list[int] | None) -> None:
         from .ports import lease
@@ -249,7 +265,7 @@ class Agent:
     # Time
 
     def _until_next(self) -> float | None:
-        if self._ending:
+        if self._ending or self._can_carry():
             return 0.0
         moments = [] if self._silence is None else [self._beat + HEARTBEAT]
         for process in self._processes.values():
@@ -258,7 +274,12 @@ class Agent:
         # epoll counts milliseconds in an int: some 24 days are as long as it can wait.
         return min(_LONGEST_WAIT, max(0.0, min(moments) - time.monotonic())) if moments else None
 
+    def _can_carry(self) -> bool:
+        return self._cargo is not None and self._cargo.busy and self._writer.pending < _LOW
+
     def _on_time(self) -> None:
+        if self._cargo is not None and self._can_carry():
+            self._cargo.step()
         now = time.monotonic()
         for process in self._processes.values():
             if process.kill_at is not None and now >= process.kill_at:

@@ -1,11 +1,12 @@
 """The frames that launcher and agent exchange, both ways.
 
 A frame is a 9-byte header (kind, task number, payload length; big endian) and its payload. Control frames carry one
-JSON object; output frames carry a worker's bytes as they came, so that nothing is decoded on the way.
+JSON object; output frames carry a worker's bytes as they came, so that nothing is decoded on the way. File frames carry a
+piece of a file's content, with the file's number in the place of the task's.
 
-Launcher to agent: ``lease connect line release spawn stop kill signal stacks listening ping bye``. Agent to launcher:
-``hello leased connected line released started report signalled stopped resumed stacks listening exited ping fault``. The
-first frame from the agent is ``hello``, with the protocol's version and the facts of its host.
+Launcher to agent: ``tree lease connect line release spawn stop kill signal stacks listening fetch ping bye``. Agent to
+launcher: ``hello lacking placed leased connected line released started report signalled stopped resumed stacks listening
+exited found ping fault``. The first frame from the agent is ``hello``, with the protocol's version and the facts of its host.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ PROTOCOL = 1
 
 CONTROL = 0
 OUTPUT = 1
+FILE = 2
 
 HEADER = struct.Struct(">BII")
 # A frame longer than this is not ours: somebody's shell profile printed into the stream, or memory is corrupt.
@@ -76,7 +78,7 @@ def _size(data: bytes | bytearray, start: int = 0) -> int:
     if len(data) - start < HEADER.size:
         return HEADER.size
     kind, _, length = HEADER.unpack_from(data, start)
-    if kind > OUTPUT or length > LONGEST:
+    if kind > FILE or length > LONGEST:
         raise WireError(f"not a frame: {bytes(data[start : start + 80])!r}")
     size: int = HEADER.size + length
     return size
@@ -100,6 +102,11 @@ class Writer:
     def output(self, task: int, data: bytes) -> None:
         """Queue one output frame, without copying the data."""
         self._add(HEADER.pack(OUTPUT, task, len(data)))
+        self._add(data)
+
+    def file(self, number: int, data: bytes) -> None:
+        """Queue one file frame."""
+        self._add(HEADER.pack(FILE, number, len(data)))
         self._add(data)
 
     def precede(self, data: bytes) -> None:

@@ -37,6 +37,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option("--max-restarts", type=int, metavar="N", help="Start again after failures, so often. Default: 0."),
     click.option("--min-workers", type=int, metavar="M", help="Restart with as few, without hosts that stay gone."),
+    click.option("--sync/--no-sync", default=None, help="Copy the working tree to the other hosts, or not."),
+    click.option("--fetch", multiple=True, metavar="GLOB", help="Bring files back from the chief's host at the end."),
     click.option("--run-dir", metavar="DIR", help="Where runs are kept. Default: runs."),
     click.option("--checkpoint-dir", metavar="DIR", help="Told to the workers as TFLAUNCH_CHECKPOINT_DIR."),
 )
