@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -22,24 +23,39 @@ if TYPE_CHECKING:
     from launcher.tree import Tree
 
 _HELLO = 30.0
+_AT_ONCE = 32
+# The last pause is of 6 to 13 s.
+_KNOCKS = 6
 _FAREWELL = 10.0
 
 
 class Agents:
-    """One started agent on each host. As a context manager it leaves none behind, however the run ends."""
+    """One agent on each host. As a context manager it leaves none behind, however the run ends.
 
-    def __init__(self, links: Mapping[str, Link], loop: Loop, run_dir: RunDir) -> None:
-        self._links = dict(links)
+    Args:
+        channel: starts an agent on the host of this address.
+        started: those that are on their way already.
+    """
+
+    def __init__(
+        self, channel: Callable[[str], Channel], started: Mapping[str, Channel], loop: Loop, run_dir: RunDir
+    ) -> None:
+        self._channel = channel
         self._loop = loop
         self._run_dir = run_dir
+        self._links: dict[str, Link] = {}
         self._leased: dict[str, tuple[int, ...]] = {}
-        for link in links.values():
-            loop.add(link)
+        self._hosts: tuple[str, ...] = ()
+        for host, each in started.items():
+            self._listen_to(host, Link(host, each))
 
     @classmethod
-    def behind(cls, channels: Mapping[str, Channel], loop: Loop, run_dir: RunDir) -> Agents:
-        """Those that were just started."""
-        return cls({host: Link(host, channel) for host, channel in channels.items()}, loop, run_dir)
+    def at_work(cls, links: Mapping[str, Link], loop: Loop, run_dir: RunDir) -> Agents:
+        """Those that have been there for earlier runs."""
+        made = cls(_nobody, {}, loop, run_dir)
+        for host, link in links.items():
+            made._listen_to(host, link)
+        return made
 
     def __enter__(self) -> Agents:
         return self
@@ -47,19 +63,91 @@ class Agents:
     def __exit__(self, *_: object) -> None:
         self.dismiss()
 
-    def meet(self) -> dict[str, Mapping[str, Any]]:
-        """Wait until every agent that is not lost has said hello. Returns host -> facts (``agent/facts.py``).
+    def meet(self, hosts: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        """Have every agent there and greeted. Returns host -> facts (``agent/facts.py``).
 
         Raises:
-            UnavailableError: an agent could not be started, or not as it was asked for.
+            UnavailableError: some could not be started, or not as it was asked for; the message has all of them.
             Interrupted: a signal came first.
         """
-        self._loop.set_timer("hello", _HELLO)
-        present = {host: link for host, link in self._links.items() if not link.lost}
-        for _ in self._until(lambda: all(link.facts for link in present.values())):
-            pass
-        self._loop.cancel_timer("hello")
-        return {host: link.facts for host, link in present.items()}
+        self._hosts = tuple(dict.fromkeys((*self._hosts, *hosts)))
+        gone = self._gather(hosts)
+        if gone:
+            raise _missing(gone, len(hosts))
+        return {host: self._links[host].facts for host in hosts}
+
+    def revive(self) -> dict[str, str]:
+        """Put a new agent in the place of each one that is lost; its ports are lost with it.
+
+        Returns:
+            Host -> why, in words, for those that still have none.
+
+        Raises:
+            Interrupted: somebody wants the run to end.
+            DeadlineError: it may not take any longer.
+        """
+        lost = [host for host in self._hosts if not self._is_there(host)]
+        for host in lost:
+            self._leased.pop(host, None)
+            self._links.pop(host, None)
+        gone = self._gather(lost)
+        return {host: error.args[0].removeprefix(f"{host}: ") for host, error in gone.items()}
+
+    def _gather(self, hosts: Sequence[str]) -> dict[str, UnavailableError]:
+        """Wait until each host's agent has said hello, or will not; returns why for the latter.
+
+        So many are started at a time: each is a process here, and where they come by one sshd, as with a jump host, that
+        turns away what is too much for it (sshd_config(5), MaxStartups). Those knock again.
+        """
+        gone: dict[str, UnavailableError] = {}
+        knocks = dict.fromkeys(hosts, 0)
+        while awaited := [host for host in hosts if host not in gone and not self._is_there(host)]:
+            not_started = [host for host in awaited if not knocks[host] and host not in self._links]
+            if room := max(0, _AT_ONCE - len(awaited) + len(not_started)):
+                for host in not_started[:room]:
+                    self._knock(host, knocks, gone)
+                if not_started:
+                    continue
+            for event in self._happening():
+                self._greet(event, knocks, gone)
+        return gone
+
+    def _greet(self, event: events.Event, knocks: dict[str, int], gone: dict[str, UnavailableError]) -> None:
+        match event:
+            case events.AgentReady(host):
+                self._loop.cancel_timer(f"hello {host}")
+            case events.AgentLost(host, why) if host in knocks:
+                self._loop.cancel_timer(f"hello {host}")
+                channel = self._links[host].channel
+                if channel.turned_away and knocks[host] < _KNOCKS:
+                    self._loop.set_timer(f"knock {host}", _chance(0.2, 0.4) * 2 ** knocks[host])
+                else:
+                    gone[host] = UnavailableError(f"{host}: its agent did not start: {why}", channel.hint)
+            case events.DeadlinePassed(name) if name.startswith("knock "):
+                self._knock(name.removeprefix("knock "), knocks, gone)
+            case events.DeadlinePassed(name) if name.startswith("hello "):
+                host, why = name.removeprefix("hello "), f"no word from its agent within {_HELLO:g} s"
+                list(self._loop.drop(self._links[host], why))
+                gone[host] = UnavailableError(f"{host}: {why}", self._links[host].channel.hint)
+            case events.AgentFault():
+                self._raise_if_fatal(event)
+
+    def _knock(self, host: str, knocks: dict[str, int], gone: dict[str, UnavailableError]) -> None:
+        knocks[host] += 1
+        try:
+            self._listen_to(host, Link(host, self._channel(host)))
+        except UnavailableError as error:
+            gone[host] = error
+
+    def _is_there(self, host: str) -> bool:
+        link = self._links.get(host)
+        return link is not None and bool(link.facts) and not link.lost
+
+    def _listen_to(self, host: str, link: Link) -> None:
+        self._links[host] = link
+        self._loop.add(link)
+        if not link.facts:
+            self._loop.set_timer(f"hello {host}", _HELLO)
 
     def lease(self, needs: Mapping[str, Sequence[int]], ports: tuple[int, int] | None) -> dict[int, int]:
         """Lease a port for each task, on the host that will use it. What is leased already stays.
@@ -128,7 +216,7 @@ class Agents:
         """
         from launcher.arrivals import Arrivals
 
-        if self._links[host].lost:
+        if not self._is_there(host):
             raise UnavailableError(f"the agent on {host} is gone")
         self._links[host].order("fetch", folder=folder, patterns=patterns)
         arrivals = Arrivals(into)
@@ -150,47 +238,6 @@ class Agents:
         self._loop.set_timer("rest", seconds)
         while not any(event == events.DeadlinePassed("rest") for event in self._happening()):
             pass
-
-    def revive(self, channel: Callable[[str], Channel]) -> dict[str, str]:
-        """Put a new agent in the place of each one that is lost; its ports are lost with it.
-
-        Args:
-            channel: starts an agent on the host of this address.
-
-        Returns:
-            Host -> why, in words, for those that still have none.
-
-        Raises:
-            Interrupted: somebody wants the run to end.
-            DeadlineError: it may not take any longer.
-        """
-        gone: dict[str, str] = {}
-        awaited: dict[str, Link] = {}
-        for host in [host for host, link in self._links.items() if link.lost]:
-            self._leased.pop(host, None)
-            try:
-                awaited[host] = self._links[host] = Link(host, channel(host))
-                self._loop.add(awaited[host])
-            except UnavailableError as error:
-                gone[host] = error.args[0].removeprefix(f"{host}: ")
-        self._loop.set_timer("hello", _HELLO)
-        while any(not link.facts and not link.lost for link in awaited.values()):
-            for event in self._happening():
-                match event:
-                    case events.AgentLost(host, why):
-                        gone[host] = self._run_dir.agent_words(host) or why
-                    case events.DeadlinePassed("hello"):
-                        gone |= self._give_up([link for link in awaited.values() if not link.facts])
-        self._loop.cancel_timer("hello")
-        return gone
-
-    def _give_up(self, silent: Iterable[Link]) -> dict[str, str]:
-        return {
-            event.host: f"no word from its agent within {_HELLO:g} s"
-            for link in silent
-            for event in self._loop.drop(link, "did not say hello")
-            if isinstance(event, events.AgentLost)
-        }
 
     def connect(self, tasks: Mapping[str, Sequence[int]]) -> dict[int, str]:
         """Give each task an address of its own, in a network that the agent of its host makes for them.
@@ -226,7 +273,7 @@ class Agents:
 
     def order(self, host: str, what: str, **fields: object) -> None:
         """Send an order to the agent of a host; to a lost one, nothing."""
-        if not self._links[host].lost:
+        if self._is_there(host):
             self._links[host].order(what, **fields)
 
     def _until(self, done: Callable[[], bool]) -> Iterator[events.Event]:
@@ -252,12 +299,8 @@ class Agents:
 
     def _raise_if_fatal(self, event: events.Event) -> None:
         match event:
-            case events.AgentLost(host, why) if self._links[host].facts:
-                raise UnavailableError(f"the agent on {host} was lost: {why}")
             case events.AgentLost(host, why):
-                raise UnavailableError(f"{host}: its agent did not start: {why}", self._links[host].channel.hint)
-            case events.DeadlinePassed("hello"):
-                raise UnavailableError(f"no word from an agent within {_HELLO:g} s")
+                raise UnavailableError(f"the agent on {host} was lost: {why}")
             case events.AgentFault(host, "lease", errno.EMFILE, reason):
                 hint = "each port takes a descriptor: raise the hard limit (ulimit -Hn), or ask for fewer tasks"
                 raise UnavailableError(f"{host}: cannot lease ports: {reason}", hint)
@@ -287,3 +330,19 @@ class Agents:
                 break
         for link in self._links.values():
             list(link.give_up("did not leave when told to"))
+
+
+def _chance(low: float, high: float) -> float:
+    """Where it falls, so that those who were turned away together do not come back together."""
+    return low + (high - low) * int.from_bytes(os.urandom(2), "big") / 65_535
+
+
+def _nobody(host: str) -> Channel:
+    raise UnavailableError(f"the agent on {host} is gone")
+
+
+def _missing(gone: Mapping[str, UnavailableError], count: int) -> UnavailableError:
+    if len(gone) == 1:
+        return next(iter(gone.values()))
+    lines = [f"  {error.args[0]}{f' ({error.hint})' if error.hint else ''}" for error in gone.values()]
+    return UnavailableError("\n".join([f"{len(gone)} of {count} hosts are not to be had", *lines]))

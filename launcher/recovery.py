@@ -11,12 +11,11 @@ from launcher.errors import DeadlineError, Interrupted, TflaunchError
 from launcher.restart import Again, Enough, Try, decide
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from launcher.agents import Agents
     from launcher.config import ClusterConfig
     from launcher.console import Console
-    from launcher.engines import Channel
     from launcher.plan import Plan
     from launcher.verdict import Verdict
 
@@ -31,9 +30,6 @@ class Settle(Protocol):
 class Recovery:
     """What comes after each attempt of a run.
 
-    Args:
-        channel: starts an agent on the host of this address.
-
     Attributes:
         tries: the attempts that are over. One for which a host was missing is one of them.
         gone: the hosts that the last plan does without, and why each is not there.
@@ -44,7 +40,6 @@ class Recovery:
         config: ClusterConfig,
         agents: Agents,
         console: Console,
-        channel: Callable[[str], Channel],
         settle: Settle,
     ) -> None:
         self.tries: list[Try] = []
@@ -52,7 +47,6 @@ class Recovery:
         self._config = config
         self._agents = agents
         self._console = console
-        self._channel = channel
         self._settle = settle
 
     def after(self, last: Try) -> Plan | Enough:
@@ -78,7 +72,7 @@ class Recovery:
         self._agents.rest(again.delay)
 
     def _prepare(self) -> Plan:
-        gone = self._agents.revive(self._channel)
+        gone = self._agents.revive()
         plan = self._settle(placement.without(self._config, gone), attempt=len(self.tries))
         self._tell(gone, plan)
         self.gone = gone

@@ -53,7 +53,7 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
 def _run_in(
     run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console
 ) -> Outcome:
-    channels = engines.open_all(engine, config, run_dir)
+    started = engines.open_first(engine, config, run_dir)
     kernel.allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
     from launcher import outcome
@@ -64,12 +64,13 @@ def _run_in(
     from launcher.restart import Enough
     from launcher.supervisor import Supervisor
 
-    with Loop(console, engine.silence) as loop, Agents.behind(channels, loop, run_dir) as agents:
+    with (
+        Loop(console, engine.silence) as loop,
+        Agents(lambda host: engines.open_one(engine, config, host, run_dir), started, loop, run_dir) as agents,
+    ):
         tree = preflight.tree(config, run_dir.path.parent)
         settled = partial(settle, agents=agents, run_dir=run_dir, forwarded=forwarded, tree=tree)
-        recovery = Recovery(
-            config, agents, console, lambda host: engines.open_one(engine, config, host, run_dir), settled
-        )
+        recovery = Recovery(config, agents, console, settled)
         whole = settled(config)
         console.introduce(whole, run_dir.path)
         while True:
@@ -117,7 +118,7 @@ def settle(
     """
     from launcher import placement, plan, warmth
 
-    facts = agents.meet()
+    facts = agents.meet([spec.address for spec in config.hosts])
     hosts = [placement.found(spec, facts[spec.address], config.python) for spec in config.hosts]
     there = [host.address for host in hosts if host.code]
     folders = agents.place(tree, there) if tree else dict.fromkeys(there, preflight.folder(config) if there else "")

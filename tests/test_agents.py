@@ -14,7 +14,6 @@ from launcher.agent import wire
 from launcher.agents import Agents
 from launcher.console import Console
 from launcher.errors import DeadlineError, Interrupted, UnavailableError
-from launcher.link import Link
 from launcher.loop import Loop
 from launcher.run_dir import RunDir
 from tests.test_link import Wire, hello
@@ -32,73 +31,131 @@ def loop() -> Iterator[Loop]:
         yield made
 
 
+class Pair:
+    """Two hosts whose agents have said hello; ``doors`` gives what comes when one is started again."""
+
+    def __init__(self, loop: Loop, run_dir: RunDir) -> None:
+        self.loop = loop
+        self.a, self.b = Wire(), Wire()
+        self.doors: dict[str, list[Wire]] = {"a": [self.a], "b": [self.b]}
+        self.agents = Agents(self.open, {}, loop, run_dir)
+        for each in (self.a, self.b):
+            each.says(hello(5.0))
+        assert self.agents.meet(["a", "b"]).keys() == {"a", "b"}
+
+    def open(self, host: str) -> Wire:
+        if not self.doors[host]:
+            raise UnavailableError(f"{host}: no route to host", "see to it")
+        return self.doors[host].pop(0)
+
+    def lose_b(self) -> None:
+        os.close(self.b.words_end)
+        while not any(isinstance(event, events.AgentLost) for event in self.loop.wait()):
+            pass
+
+    def revive(self, *comes: Wire) -> dict[str, str]:
+        self.doors["b"] = list(comes)
+        return self.agents.revive()
+
+
 @pytest.fixture
-def pair(loop: Loop, tmp_path: Path) -> tuple[Agents, Wire, Wire]:
-    """Two hosts whose agents have said hello."""
+def pair(loop: Loop, tmp_path: Path) -> Pair:
     run_dir = RunDir.named(tmp_path, "t", pytest.fail)
     run_dir.make()
-    wires = Wire(), Wire()
-    agents = Agents({host: Link(host, each) for host, each in zip("ab", wires, strict=True)}, loop, run_dir)
-    for each in wires:
-        each.says(hello(5.0))
-    assert agents.meet().keys() == {"a", "b"}
-    return agents, *wires
+    return Pair(loop, run_dir)
 
 
-def lose(loop: Loop, agent: Wire) -> None:
-    os.close(agent.words_end)
-    while not any(isinstance(event, events.AgentLost) for event in loop.wait()):
-        pass
+def greeting(clock: float = 6.0) -> Wire:
+    made = Wire()
+    made.says(hello(clock))
+    return made
+
+
+def mute() -> Wire:
+    made = Wire()
+    os.close(made.words_end)
+    return made
+
+
+class TestMeet:
+    def test_all_that_are_missing_are_told(self, pair: Pair) -> None:
+        pair.lose_b()
+        pair.agents = Agents(pair.open, {}, pair.loop, pair.agents._run_dir)
+        pair.doors = {"a": [mute()], "b": [], "c": [greeting()]}
+        with pytest.raises(UnavailableError) as caught:
+            pair.agents.meet(["a", "b", "c"])
+        assert caught.value.args[0].splitlines() == [
+            "2 of 3 hosts are not to be had",
+            "  b: no route to host (see to it)",
+            "  a: its agent did not start: it ended with status 3",
+        ]
+
+    def test_no_more_than_so_many_are_on_their_way_at_once(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agents_module, "_AT_ONCE", 2)
+        names = [f"h{number}" for number in range(5)]
+        opened: list[Wire] = []
+
+        def open_(_: str) -> Wire:
+            # Each speaks when the next but one has been started.
+            opened.append(Wire())
+            if len(opened) > 1:
+                opened[-2].says(hello(5.0))
+            if len(opened) == 5:
+                opened[-1].says(hello(5.0))
+            return opened[-1]
+
+        assert Agents(open_, {}, pair.loop, pair.agents._run_dir).meet(names).keys() == set(names)
+
+    def test_one_that_was_turned_away_knocks_again(self, pair: Pair) -> None:
+        away = mute()
+        away.turned_away = True
+        pair.doors["c"] = [away, greeting(9.0)]
+        assert pair.agents.meet(["a", "b", "c"])["c"]["clock"] == 9.0
+
+    def test_but_not_for_ever(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(agents_module, "_KNOCKS", 2)
+        pair.doors["c"] = [mute(), mute()]
+        for away in pair.doors["c"]:
+            away.turned_away = True
+        with pytest.raises(UnavailableError, match="c: its agent did not start"):
+            pair.agents.meet(["a", "b", "c"])
 
 
 class TestRevive:
-    def test_nobody_is_lost(self, pair: tuple[Agents, Wire, Wire]) -> None:
-        assert pair[0].revive(dict[str, Wire]().__getitem__) == {}
+    def test_nobody_is_lost(self, pair: Pair) -> None:
+        assert pair.agents.revive() == {}
 
-    def test_it_comes_back(self, loop: Loop, pair: tuple[Agents, Wire, Wire]) -> None:
-        agents, _, b = pair
-        lose(loop, b)
-        fresh = Wire()
-        fresh.says(hello(6.0))
-        assert agents.revive({"b": fresh}.__getitem__) == {}
-        assert agents.meet()["b"]["clock"] == 6.0
+    def test_it_comes_back(self, pair: Pair) -> None:
+        pair.lose_b()
+        assert pair.revive(greeting(6.0)) == {}
+        assert pair.agents.meet(["a", "b"])["b"]["clock"] == 6.0
 
-    def test_it_cannot_be_started(self, loop: Loop, pair: tuple[Agents, Wire, Wire]) -> None:
-        agents, _, b = pair
+    def test_it_cannot_be_started(self, pair: Pair) -> None:
+        pair.lose_b()
+        assert pair.revive() == {"b": "no route to host"}
+        assert pair.agents.meet(["a"]).keys() == {"a"}
 
-        def refuse(host: str) -> Wire:
-            raise UnavailableError(f"{host}: no route to host", "see to it")
+    def test_it_is_asked_again_each_time(self, pair: Pair) -> None:
+        pair.lose_b()
+        assert pair.revive() == pair.revive() == {"b": "no route to host"}
+        assert pair.revive(greeting()) == {}
 
-        lose(loop, b)
-        assert agents.revive(refuse) == {"b": "no route to host"}
-        assert agents.meet().keys() == {"a"}
-
-    def test_it_says_nothing(
-        self, loop: Loop, pair: tuple[Agents, Wire, Wire], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        agents, _, b = pair
+    def test_it_says_nothing(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(agents_module, "_HELLO", 0.01)
-        lose(loop, b)
+        pair.lose_b()
         silent = Wire()
-        assert agents.revive({"b": silent}.__getitem__) == {"b": "no word from its agent within 0.01 s"}
+        assert pair.revive(silent) == {"b": "no word from its agent within 0.01 s"}
         assert silent.deeds == ["kill", "wait", "close"]
-        back = Wire()
-        back.says(hello(7.0))
-        assert agents.revive({"b": back}.__getitem__) == {}
+        assert pair.revive(greeting()) == {}
 
-    def test_it_ends_before_it_says_anything(self, loop: Loop, pair: tuple[Agents, Wire, Wire]) -> None:
-        agents, _, b = pair
-        lose(loop, b)
-        short = Wire()
-        os.close(short.words_end)
-        assert agents.revive({"b": short}.__getitem__) == {"b": "it ended with status 3"}
+    def test_it_ends_before_it_says_anything(self, pair: Pair) -> None:
+        pair.lose_b()
+        assert pair.revive(mute()) == {"b": "its agent did not start: it ended with status 3"}
 
 
 class TestLease:
-    def test_what_a_host_needs_more_is_leased_and_what_it_needs_less_is_kept(
-        self, pair: tuple[Agents, Wire, Wire]
-    ) -> None:
-        agents, a, b = pair
+    def test_what_a_host_needs_more_is_leased_and_what_it_needs_less_is_kept(self, pair: Pair) -> None:
+        agents, a, b = pair.agents, pair.a, pair.b
         a.tells("leased", ports=[10, 11])
         b.tells("leased", ports=[20])
         assert agents.lease({"a": [0, 1], "b": [2]}, None) == {0: 10, 1: 11, 2: 20}
@@ -108,13 +165,12 @@ class TestLease:
 
 
 class TestRest:
-    def test_a_lost_agent_does_not_end_it(self, pair: tuple[Agents, Wire, Wire]) -> None:
-        agents, _, b = pair
-        os.close(b.words_end)
-        agents.rest(0.05)
+    def test_a_lost_agent_does_not_end_it(self, pair: Pair) -> None:
+        os.close(pair.b.words_end)
+        pair.agents.rest(0.05)
 
-    def test_what_ends_it(self, loop: Loop, pair: tuple[Agents, Wire, Wire]) -> None:
-        agents, _, b = pair
+    def test_what_ends_it(self, loop: Loop, pair: Pair) -> None:
+        agents, b = pair.agents, pair.b
         loop.post(events.Signalled(signal.SIGINT))
         with pytest.raises(Interrupted, match="interrupted by SIGINT"):
             agents.rest(60)

@@ -24,6 +24,7 @@ class Wire:
         self.deeds: list[str] = []
 
     hint = ""
+    turned_away = False
 
     def land(self, data: bytes) -> tuple[bytes, bytes | None]:
         return b"", data

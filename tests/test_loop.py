@@ -29,6 +29,7 @@ class Wire:
         self.stdout, self.words_end = os.pipe()
 
     hint = ""
+    turned_away = False
 
     def land(self, data: bytes) -> tuple[bytes, bytes | None]:
         return b"", data

@@ -35,6 +35,10 @@ class Channel(Protocol):
     def hint(self) -> str:
         """What to do about it, or what else there is to say, when it did not start; may be empty."""
 
+    @property
+    def turned_away(self) -> bool:
+        """It did not start because too many wanted to at once: another try may help."""
+
     def land(self, data: bytes) -> tuple[bytes, bytes | None]:
         """Take in what came before its first frame.
 
@@ -133,19 +137,11 @@ def open_one(engine: Engine, config: ClusterConfig, address: str, run_dir: RunDi
     return engine.open(chosen, private=config.private, log=run_dir.agent_log(address))
 
 
-def open_all(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str, Channel]:
-    """Start an agent on every host. Returns address -> channel; none is left when one of them cannot be started.
+def open_first(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str, Channel]:
+    """Start the agent of the first host, so that it comes up while we import what handles it. Returns address -> channel.
 
     Raises:
-        UnavailableError: an agent cannot be started.
+        UnavailableError: it cannot be started.
     """
-    channels: dict[str, Channel] = {}
-    try:
-        for host in config.hosts:
-            channels[host.address] = open_one(engine, config, host.address, run_dir)
-    except BaseException:
-        for channel in channels.values():
-            channel.close()
-            channel.wait()
-        raise
-    return channels
+    first = config.hosts[0].address
+    return {first: open_one(engine, config, first, run_dir)}

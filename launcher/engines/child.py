@@ -51,6 +51,11 @@ class Child:
         return f"killed by {signal.Signals(number).name}" if number in _SIGNALS else f"it ended with status {code}"
 
     @property
+    def turned_away(self) -> bool:
+        """Nobody here is told to come again later."""
+        return False
+
+    @property
     def hint(self) -> str:
         """What else there is to say of why it did not start."""
         return "".join(last_lines(self.log, 1))

@@ -34,6 +34,9 @@ _NOISE = 1 << 20
 _COMMAND = "exec {python} -I -S -c 'exec(open(0,\"rb\",0,closefd=False).readline())'"
 
 
+_TURNED_AWAY = ("kex_exchange_identification", "Connection closed by", "Connection reset by")
+
+
 class _Remedy(NamedTuple):
     said: str
     hint: str
@@ -77,6 +80,12 @@ class SshChannel(Child):
         if code == _SSH_FAILED or (said and not self._heard):
             return said[0] if said else "ssh could not reach it, or lost it, and said nothing"
         return super().explain(code)
+
+    @property
+    def turned_away(self) -> bool:
+        """Sshd has as many that are logging in as it wants (sshd_config(5), MaxStartups)."""
+        said = "".join(last_lines(self.log, 1))
+        return not self._heard and any(words in said for words in _TURNED_AWAY)
 
     @property
     def hint(self) -> str:

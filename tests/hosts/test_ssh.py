@@ -68,6 +68,16 @@ class TestReach:
         assert ended.status == 0, ended.err
         assert sorted(ended.lines) == ["worker 0 | h1", "worker 1 | h2"]
 
+    def test_a_gate_that_lets_one_through_at_a_time(self, three: Field) -> None:
+        gate = three.bed.hosts[0]
+        gate.crash()
+        gate.sshd_settings = "MaxStartups 1:100:1"
+        gate.start()
+        hosts = [{"address": host.address, "jump": gate.name} for host in three.bed.hosts[1:]]
+        ended = three.run("hostname", hosts=[{"address": gate.address}, *hosts])
+        assert ended.status == 0, ended.err
+        assert sorted(ended.lines) == ["worker 0 | h1", "worker 1 | h2", "worker 2 | h3"]
+
 
 class TestNoReach:
     @pytest.mark.parametrize(
@@ -87,6 +97,13 @@ class TestNoReach:
         assert f"{host['address']}: its agent did not start: " in ended.err
         assert said in ended.err
         assert hint in ended.err
+
+    def test_all_that_cannot_be_reached_are_told_at_once(self, hosts: Field) -> None:
+        ended = hosts.run("true", hosts=[{"address": "nowhere"}, {"address": "h1", "port": 23}, {"address": "h2"}])
+        assert ended.status == 69
+        assert "2 of 3 hosts are not to be had" in ended.err
+        assert "  nowhere: its agent did not start: ssh: Could not resolve hostname nowhere" in ended.err
+        assert "  h1: its agent did not start: ssh: connect to host h1 port 23: Connection refused" in ended.err
 
     def test_a_host_key_that_is_not_known(self, hosts: Field) -> None:
         (hosts.bed.home / ".ssh/known_hosts").unlink()

@@ -47,6 +47,7 @@ class Host:
         self.namespace = f"{bed.name}-{self.name}"
         self.folder = bed.folder / self.name
         self.home = self.folder / "home"
+        self.sshd_settings = ""
         self._bed = bed
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -137,7 +138,8 @@ class Host:
                 f"HostKey {self._bed.folder}/host_key",
                 f"AuthorizedKeysFile {self._bed.folder}/user_key.pub",
                 *("PidFile none", "StrictModes no", "UsePAM no", "UseDNS no", "PrintMotd no"),
-                *("PasswordAuthentication no", "KbdInteractiveAuthentication no", "PermitRootLogin yes", ""),
+                *("PasswordAuthentication no", "KbdInteractiveAuthentication no", "PermitRootLogin yes"),
+                f"{self.sshd_settings}\n",
             ]
         )
 
