@@ -6,10 +6,11 @@ import errno
 import os
 import signal
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
-from launcher.errors import DeadlineError, Interrupted, UnavailableError
+from launcher.errors import DeadlineError, Interrupted, TflaunchError, UnavailableError
 from launcher.link import Link
 from launcher.tree import pieces
 
@@ -87,11 +88,17 @@ class Agents:
             DeadlineError: it may not take any longer.
         """
         lost = [host for host in self._hosts if not self._is_there(host)]
+        gone = self._again(lost)
+        return {host: error.args[0].removeprefix(f"{host}: ") for host, error in gone.items()}
+
+    def _again(self, lost: Sequence[str]) -> dict[str, UnavailableError]:
         for host in lost:
             self._leased.pop(host, None)
             self._links.pop(host, None)
         gone = self._gather(lost)
-        return {host: error.args[0].removeprefix(f"{host}: ") for host, error in gone.items()}
+        for host in lost:
+            self.order(host, "sweep", run=self._run_dir.path.name)
+        return gone
 
     def _gather(self, hosts: Sequence[str]) -> dict[str, UnavailableError]:
         """Wait until each host's agent has said hello, or will not; returns why for the latter.
@@ -320,6 +327,8 @@ class Agents:
 
     def dismiss(self) -> None:
         """Send the agents home and wait until they are gone, so that whatever they left is gone too."""
+        with suppress(TflaunchError):
+            self._again([host for host, link in self._links.items() if link.lost and link.channel.stranded])
         for link in self._links.values():
             if not link.facts:  # it may be a host that never answers, and it has nothing of ours
                 list(self._loop.drop(link, "did not say hello"))

@@ -30,6 +30,7 @@ class Wire:
 
     hint = ""
     turned_away = False
+    stranded = False
 
     def land(self, data: bytes) -> tuple[bytes, bytes | None]:
         return b"", data

@@ -91,6 +91,8 @@ class Agent:
 
     def _obey(self, order: dict[str, Any]) -> None:
         match order["do"]:
+            case "sweep":
+                strays.sweep(order["run"])
             case "tree":
                 self._carry().expect(order["name"], order["entries"])
             case "fetch":

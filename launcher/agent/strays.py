@@ -10,7 +10,7 @@ from .process import MARKER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from .process import Process
 
@@ -61,6 +61,49 @@ def end(pid: int) -> None:
     """SIGKILL one child, which cannot have been reaped by anybody else."""
     with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
+
+
+def sweep(run: str) -> list[int]:
+    """SIGKILL what workers of a run have left here whose agent is gone, guard and all; returns their process ids.
+
+    They are known by their environment; whatever descends from one of them, or is in its session, is one of them.
+    """
+    seen = {pid: place for pid in _own() if (place := _place(pid))}
+    lost = {pid for pid in seen if _is_lost(pid, run, seen)}
+    while more := {pid for pid, (parent, session) in seen.items() if pid not in lost and {parent, session} & lost}:
+        lost |= more
+    for pid in lost:
+        end(pid)
+    return sorted(lost)
+
+
+def _own() -> Iterator[int]:
+    """The processes of this user."""
+    mine = os.getuid()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if os.stat(f"/proc/{name}").st_uid == mine:
+                yield int(name)
+
+
+def _place(pid: int) -> tuple[int, int] | None:
+    """Its parent and its session."""
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return (int(fields[1]), int(fields[3])) if fields else None
+
+
+def _is_lost(pid: int, run: str, seen: Mapping[int, tuple[int, int]]) -> bool:
+    """Whether it is of this run, and its agent is none of its ancestors: a living one adopts whoever loses its parent."""
+    environment = _read(pid, "environ").split(b"\0")
+    marker = next((entry for entry in environment if entry.startswith(f"{MARKER}=".encode())), b"")
+    if not marker or f"TFLAUNCH_RUN={run}".encode() not in environment:
+        return False
+    agent = int(marker.partition(b"=")[2].partition(b".")[0])
+    while pid in seen:
+        pid = seen[pid][0]
+        if pid == agent:
+            return False
+    return True
 
 
 def _owner(pid: int, processes: Iterable[Process]) -> Process | None:

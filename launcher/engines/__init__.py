@@ -36,6 +36,10 @@ class Channel(Protocol):
         """What to do about it, or what else there is to say, when it did not start; may be empty."""
 
     @property
+    def stranded(self) -> bool:
+        """Its end has left its host alone: it was killed, say, and somebody may have to tidy up after it."""
+
+    @property
     def turned_away(self) -> bool:
         """It did not start because too many wanted to at once: another try may help."""
 

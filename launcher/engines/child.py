@@ -35,6 +35,7 @@ class Child:
         self.stdin = stdin
         self.stdout = stdout
         self.log = log
+        self._code = 0
         self._open = True
         self._reaped = False
 
@@ -42,13 +43,19 @@ class Child:
         """Reap it; one that does not go by itself is suspended, and is killed."""
         status = self._reap(time.monotonic() + _PATIENCE)
         self._reaped = True
-        return "it ended" if status is None else self.explain(os.waitstatus_to_exitcode(status))
+        self._code = 0 if status is None else os.waitstatus_to_exitcode(status)
+        return "it ended" if status is None else self.explain(self._code)
 
     def explain(self, code: int) -> str:
         """How it ended, in words."""
         # Its guard says 128 + signal when a signal ended the agent's loop, as a shell does.
         number = -code if code < 0 else code - 128
         return f"killed by {signal.Signals(number).name}" if number in _SIGNALS else f"it ended with status {code}"
+
+    @property
+    def stranded(self) -> bool:
+        """A guard that lives ends well, however its loop has; one that was killed may have been killed with its loop."""
+        return self._code != 0
 
     @property
     def turned_away(self) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -34,6 +35,7 @@ _NOISE = 1 << 20
 _COMMAND = "exec {python} -I -S -c 'exec(open(0,\"rb\",0,closefd=False).readline())'"
 
 
+_CONNECTION_LOST = ("Connection", "Timeout", "disconnect", "Broken pipe")
 _TURNED_AWAY = ("kex_exchange_identification", "Connection closed by", "Connection reset by")
 
 
@@ -80,6 +82,15 @@ class SshChannel(Child):
         if code == _SSH_FAILED or (said and not self._heard):
             return said[0] if said else "ssh could not reach it, or lost it, and said nothing"
         return super().explain(code)
+
+    @property
+    def stranded(self) -> bool:
+        """Where the connection ended, the agent has seen that; where the agent ended, nobody is there any more."""
+        if not self._heard or self._code in {0, -signal.SIGKILL}:
+            return False
+        # Of a command that a signal ended there, ssh says nothing, and ends as if it had failed itself (OpenSSH 9.2).
+        said = "".join(last_lines(self.log, 1))
+        return self._code != _SSH_FAILED or not any(words in said for words in _CONNECTION_LOST)
 
     @property
     def turned_away(self) -> bool:

@@ -147,11 +147,15 @@ class TestNobodySurvives:
         assert "the agent on 10.77.0.2 was lost" in err
         hosts.nothing_is_left()
 
-    @pytest.mark.parametrize("part", [0, 1], ids=["guard", "loop"])
-    def test_an_agent_is_killed(self, hosts: Field, part: int) -> None:
+    @pytest.mark.parametrize("parts", [(0,), (1,), (0, 1)], ids=["guard", "loop", "both"])
+    def test_an_agent_is_killed(self, hosts: Field, parts: tuple[int, ...]) -> None:
         run = self.up(hosts)
         agent = [process for process in hosts.bed.hosts[1].processes() if "python" in process.name()]
-        sorted(agent, key=lambda process: process.create_time())[part].kill()
+        agent.sort(key=lambda process: process.create_time())
+        for process in [agent[part] for part in parts]:
+            process.suspend()
+        for process in [agent[part] for part in parts]:
+            process.kill()
         status, err = run.end()
         assert status == 69, err
         assert "the agent on 10.77.0.2 was lost" in err
@@ -185,7 +189,7 @@ def test_two_runs_at_once(hosts: Field) -> None:
     one.send(signal.SIGKILL)
     one.end()
     hosts.bed.until(
-        lambda: all(sum(p.name() == "sleep" for p in host.processes()) == 1 for host in hosts.bed.hosts),
+        lambda: all(host.names().count("sleep") == 1 for host in hosts.bed.hosts),
         "the other run is not alone",
     )
     other.send(signal.SIGINT)

@@ -86,13 +86,21 @@ class Host:
 
     def processes(self) -> list[psutil.Process]:
         """All that runs on it beside its sshd, seen from outside; zombies aside."""
+        return [process for process, _ in self._named()]
+
+    def names(self) -> list[str]:
+        """What those are called."""
+        return [name for _, name in self._named()]
+
+    def _named(self) -> list[tuple[psutil.Process, str]]:
         space = Path("/run/netns", self.namespace).stat().st_ino
         found = []
         for process in psutil.process_iter():
             try:
                 here = Path(f"/proc/{process.pid}/ns/net").stat().st_ino == space
-                if here and process.status() != psutil.STATUS_ZOMBIE and process.name() not in _SYSTEM:
-                    found.append(process)
+                name = process.name()
+                if here and process.status() != psutil.STATUS_ZOMBIE and name not in _SYSTEM:
+                    found.append((process, name))
             except (psutil.Error, OSError):
                 continue
         return found
