@@ -6,7 +6,18 @@ import time
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.supervisor import AskWhoListens, Kill, Say, SetLine, SetTimer, Signal, Spawn, Stop
+from launcher.supervisor import (
+    AskStacks,
+    AskWhoListens,
+    KeepStacks,
+    Kill,
+    Say,
+    SetLine,
+    SetTimer,
+    Signal,
+    Spawn,
+    Stop,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +55,8 @@ class Attempt:
 
     def _take_in(self, event: events.Event, supervisor: Supervisor) -> None:
         now = time.time()
-        self._run_dir.event(event, now)
+        # Of stacks, the run directory has a file of its own.
+        self._run_dir.event(event._replace(text="") if isinstance(event, events.TaskStacks) else event, now)
         match event:
             case events.TaskExited(task):
                 self._console.finish(task)
@@ -68,6 +80,10 @@ class Attempt:
                     self._agents.order(self._host(one), "line", between=between, up=up)
                 case AskWhoListens(host):
                     self._agents.order(host, "listening")
+                case AskStacks(host):
+                    self._agents.order(host, "stacks")
+                case KeepStacks(report):
+                    self._run_dir.keep_stacks(report.full)
                 case SetTimer(name, seconds):
                     self._loop.set_timer(name, seconds)
                 case Say(text):

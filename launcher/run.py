@@ -85,7 +85,9 @@ def _pause(again: restart.Again, last: restart.Try, config: ClusterConfig, loop:
     verdict = last.verdict
     who = f"{verdict.cause.label}: " if verdict.cause else ""
     when = f"in {again.delay:.1f} s" if again.delay else "now"
-    console.say(f"{who}{verdict.reason}\nstarting again {when} (restart {again.used} of {config.max_restarts})")
+    where = last.stacks.shown() if last.stacks is not None else []
+    count = f"restart {again.used} of {config.max_restarts}"
+    console.say("\n".join([f"{who}{verdict.reason}", *where, f"starting again {when} ({count})"]))
     loop.set_timer("again", again.delay)
     while True:
         for event in loop.wait():

@@ -5,6 +5,7 @@ run.json                    the plan (no secrets) and the versions
 events.jsonl                everything that happened but output, a line each
 metrics.jsonl               what the training measured, a line an epoch, if it told
 attempt-0/worker-0.log      every byte that the task wrote, in order; attempt-1 and so on after restarts
+attempt-0/stacks.txt        where all threads of all tasks were, before it was ended for want of progress or time
 agents/<host>.log           what an agent, or what carries it, had to say itself
 outcome.json                how it ended
 runs/latest                     a link to the newest
@@ -105,10 +106,16 @@ class RunDir:
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON document whole, or not at all."""
-        path = self.path / name
+        self._write_whole(self.path / name, json.dumps(content, indent=2, default=str) + "\n")
+
+    def keep_stacks(self, text: str) -> None:
+        """Write down where all tasks of this attempt were."""
+        self._write_whole(self._attempt / "stacks.txt", text)
+
+    def _write_whole(self, path: Path, text: str) -> None:
         partial = path.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+            partial.write_text(text)
             partial.replace(path)
         except OSError as error:
             self._warn(f"CANNOT WRITE {path}: {error.strerror}")

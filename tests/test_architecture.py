@@ -31,6 +31,8 @@ PURE = (
     "verdict",
     "network",
     "supervisor",
+    "stacks",
+    "roll_call",
     "testing.drill",
     "testing.faults",
     "tracebacks",

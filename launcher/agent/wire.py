@@ -4,8 +4,8 @@ A frame is a 9-byte header (kind, task number, payload length; big endian) and i
 JSON object; output frames carry a worker's bytes as they came, so that nothing is decoded on the way.
 
 Launcher to agent: ``lease connect line release spawn stop kill signal stacks listening ping bye``. Agent to launcher:
-``hello leased connected line released started report signalled stopped resumed stacks listening exited ping fault``. The
-first frame from the agent is ``hello``, with the protocol's version and the facts of its host.
+``hello leased connected line released started report signalled stopped resumed stacks called listening exited ping
+fault``. The first frame from the agent is ``hello``, with the protocol's version and the facts of its host.
 """
 
 from __future__ import annotations

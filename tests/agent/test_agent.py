@@ -543,6 +543,11 @@ class TestLookingAtWorkers:
             assert told["state"] in {"R", "S"}
             assert told["text"].count("in waits_for_ever") == 1
             assert told["text"].count("most recent call first") == 2
+            agent.next("called")
+
+    def test_where_nobody_lives_all_have_answered(self, agent: Agent) -> None:
+        agent.order({"do": "stacks"})
+        agent.next("called")
 
     def test_one_that_is_stopped_says_so_at_once(self, agent: Agent) -> None:
         pid = agent.start("echo up; sleep 600")
