@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from launcher.events import Event
 
+OUTCOME = "outcome.json"
 # As much of the end of a log as is read to show its last lines.
 _TAIL = 64 << 10
 
@@ -126,6 +127,29 @@ class RunDir:
         """Close the files."""
         for log in (*self._logs.values(), self._events, self._metrics):
             log.close()
+
+
+def find(run: str | None) -> Path:
+    """The directory of a run that is named by it, or by its name below ``runs``; None is the newest one there.
+
+    Raises:
+        RequestError: there is no such run.
+    """
+    runs = Path("runs")
+    if run is None:
+        if not _is_run(runs / "latest"):
+            raise RequestError("there is no run here", "name the directory of one")
+        return runs / (runs / "latest").resolve().name
+    found = next((path for path in (Path(run), runs / run) if _is_run(path)), None)
+    if found is None:
+        raise RequestError(f"no such run: {run}", "name its directory, or what that is called below runs")
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    with suppress(OSError):  # somebody else's
+        return (path / "agents").is_dir()
+    return False
 
 
 class AppendOnly:
