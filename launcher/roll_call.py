@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from launcher import stacks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from launcher.events import TaskStacks
     from launcher.placement import Task
@@ -21,6 +21,7 @@ class RollCall:
 
     Args:
         tasks: those that live.
+        warm: the numbers of those that are to be forked.
 
     Attributes:
         asked: somebody waits for the answers.
@@ -28,11 +29,12 @@ class RollCall:
         late: those that are stopped for: they did not join the others in time.
     """
 
-    def __init__(self, tasks: Iterable[Task]) -> None:
+    def __init__(self, tasks: Iterable[Task], warm: Container[int] = ()) -> None:
         self.asked = False
         self.last = False
         self.late: list[Task] = []
         self._tasks = list(tasks)
+        self._warm = warm
         self._unasked = {task.host for task in self._tasks}
         self._unheard = set(self._unasked)
         self._told: dict[int, TaskStacks] = {}
@@ -70,4 +72,6 @@ class RollCall:
             return told.state, told.text
         if task.number in self._over:
             return "", ""
-        return stacks.SILENT if task.host in self._unheard else stacks.UNSTARTED, ""
+        if task.host in self._unheard:
+            return stacks.SILENT, ""
+        return stacks.UNFORKED if task.number in self._warm else stacks.UNSTARTED, ""

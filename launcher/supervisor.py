@@ -286,7 +286,8 @@ class Supervisor:
         from launcher.roll_call import PATIENCE, RollCall
 
         if self._roll_call is None:
-            self._roll_call = RollCall(state.task for state in self._states if not state.over)
+            warm = {launch.task.number for launch in self.plan.launches if launch.warm is not None}
+            self._roll_call = RollCall((state.task for state in self._states if not state.over), warm)
         call = self._roll_call
         if last:
             call.last, call.late = True, call.late or list(late)

@@ -5,7 +5,7 @@ import pytest
 from launcher.events import TaskStacks
 from launcher.placement import Task
 from launcher.roll_call import RollCall
-from launcher.stacks import SILENT, UNSTARTED
+from launcher.stacks import SILENT, UNFORKED, UNSTARTED
 
 TASKS = [Task(0, "worker", 0, "a"), Task(1, "worker", 1, "a"), Task(2, "worker", 2, "b")]
 
@@ -37,6 +37,9 @@ def test_who_does_not_answer_is_told_apart(call: RollCall) -> None:
         ("worker 2", SILENT, ""),
     ]
     assert [one.label for one in call.answers(TASKS[1:2])] == ["worker 1"]
+    warm = RollCall(TASKS[:2], {1})
+    warm.hear("a")
+    assert [one.state for one in warm.answers()] == [UNSTARTED, UNFORKED]
 
 
 def test_who_has_ended_is_gone_unless_it_has_told_before(call: RollCall) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from launcher.stacks import SILENT, UNSTARTED, Answer, doing, report
+from launcher.stacks import SILENT, UNFORKED, UNSTARTED, Answer, doing, report
 
 PYTHON = "/opt/env/lib/python3.11"
 LIBRARY = f"{PYTHON}/site-packages/tensorflow/python"
@@ -32,6 +32,8 @@ def asleep(*threads: Frames, label: str = "worker 0", beneath: Frames = BENEATH,
     return Answer(label, "S", text(*threads, beneath=beneath, address=address))
 
 
+BOOTSTRAP = ("<frozen importlib._bootstrap>", 1176, "_find_and_load")
+LIBRARY_ITSELF = (f"{PYTHON}/site-packages/tensorflow/__init__.py", 47, "<module>")
 STEP = [(f"{LIBRARY}/eager/execute.py", 53, "quick_execute"), ("/home/me/run/train.py", 41, "step"), MAIN]
 LOADS = [("/home/me/run/data/load.py", 12, "load"), MAIN]
 
@@ -87,6 +89,22 @@ class TestReport:
         ]
         assert report([asleep(frames)]).lines == ("worker 0 in recv (socket.py:1) <- get (net.py:2) <- __main__.py:3",)
 
+    def test_an_import_is_told_as_one_wherever_it_is(self) -> None:
+        frames = [
+            [("<frozen importlib._bootstrap_external>", n, f"f{n}"), LIBRARY_ITSELF, BOOTSTRAP, MAIN] for n in (0, 1)
+        ]
+        answers = [asleep(own, label=f"worker {n}") for n, own in enumerate(frames)]
+        assert report(answers).lines == ("worker 0-1 importing tensorflow <- train.py:30",)
+
+    def test_an_import_may_be_deeper_than_its_stack(self) -> None:
+        deep = [(f"{PYTHON}/site-packages/keras/x.py", 1, "<module>"), BOOTSTRAP, LIBRARY_ITSELF, BOOTSTRAP]
+        answer = Answer("worker 0", "R", text(deep, beneath=[]) + "  ...\n")
+        assert report([asleep([BOOTSTRAP, MAIN], beneath=BENEATH[:1])]).lines == (
+            "worker 0 importing a module <- train.py:30",
+        )
+        assert report([answer]).lines == ("worker 0 importing tensorflow",)
+        assert doing([answer]) == "importing tensorflow"
+
     def test_at_its_first_line_it_is_at_a_place(self) -> None:
         assert report([asleep([MAIN])]).lines == ("worker 0 at train.py:30",)
         assert report([asleep([])]).lines == ("worker 0 starting",)
@@ -100,6 +118,7 @@ class TestReport:
             ("Z", "gone"),
             ("", "gone"),
             (UNSTARTED, "not started yet"),
+            (UNFORKED, "waiting for the import of TensorFlow"),
             (SILENT, "on a host that does not answer"),
             ("S", "told nothing (no Python worker)"),
             ("R", "told nothing (no Python worker)"),
@@ -140,9 +159,6 @@ class TestFull:
             '    File "/a.py", line ??? in f',
             "    ...",
         ]
-
-
-BOOTSTRAP = ("<frozen importlib._bootstrap>", 1176, "_find_and_load")
 
 
 class TestDoing:

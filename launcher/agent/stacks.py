@@ -60,7 +60,7 @@ class Question:
         if not complete and now - self._asked < _PATIENCE:
             self.next = now + _POLL
             return False
-        self.text = _content(self._file)
+        self.text = _content(self._file, self._size)
         os.close(self._file)
         self._file = -1
         return True
@@ -72,11 +72,10 @@ def state_of(pid: int) -> str:
     return ""
 
 
-def _content(file: int) -> str:
-    with suppress(OSError):  # nothing but a hole
-        # A hole ends with a page.
-        start = os.lseek(file, 0, os.SEEK_DATA)
-        return os.pread(file, _MOST, start).lstrip(b"\0").decode(errors="replace")
+def _content(file: int, size: int) -> str:
+    with suppress(OSError):  # nothing but a hole, which ends with a page
+        start = max(os.lseek(file, 0, os.SEEK_DATA), size - _MOST)
+        return os.pread(file, size - start, start).lstrip(b"\0").decode(errors="replace")
     return ""
 
 
