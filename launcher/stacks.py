@@ -37,7 +37,7 @@ _STATES = {
     UNFORKED: "waiting for the import of TensorFlow",
     SILENT: "on a host that does not answer",
 }
-_NOTHING = "told nothing (no Python worker)"
+_NOTHING = "told nothing (no Python worker, or a very busy one)"
 
 
 class Answer(NamedTuple):

@@ -120,8 +120,8 @@ class TestReport:
             (UNSTARTED, "not started yet"),
             (UNFORKED, "waiting for the import of TensorFlow"),
             (SILENT, "on a host that does not answer"),
-            ("S", "told nothing (no Python worker)"),
-            ("R", "told nothing (no Python worker)"),
+            ("S", "told nothing (no Python worker, or a very busy one)"),
+            ("R", "told nothing (no Python worker, or a very busy one)"),
         ],
     )
     def test_of_one_that_tells_nothing_the_kernel_does(self, state: str, words: str) -> None:
@@ -131,7 +131,9 @@ class TestReport:
 
     @pytest.mark.parametrize("odd", ["nonsense", "Current thread 0x1 (most recent call first):\n", "  ...\n"])
     def test_what_is_no_stack_is_nothing(self, odd: str) -> None:
-        assert report([Answer("worker 0", "S", odd)]).lines == ("worker 0 told nothing (no Python worker)",)
+        assert report([Answer("worker 0", "S", odd)]).lines == (
+            "worker 0 told nothing (no Python worker, or a very busy one)",
+        )
 
     def test_nobody_is_nowhere(self) -> None:
         assert report([]) == ((), "")

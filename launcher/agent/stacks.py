@@ -37,6 +37,7 @@ class Question:
     def __init__(self, process: Process) -> None:
         self.number = process.number
         self.text = ""
+        self._process = process
         self.state = state_of(process.pid)
         self._changed = self._asked = self.next = time.monotonic()
         self._file = _open(process.pid, process.stacks) if self.state not in {"", "T", "t", "Z"} else -1
@@ -57,12 +58,14 @@ class Question:
         if size != self._size:
             self._size, self._changed = size, now
         complete = self._size > 0 and now - self._changed >= _QUIET
-        if not complete and now - self._asked < _PATIENCE:
+        if not complete and self._process.ended is None and now - self._asked < _PATIENCE:
             self.next = now + _POLL
             return False
         self.text = _content(self._file, self._size)
         os.close(self._file)
         self._file = -1
+        if not self.text:  # something has kept it from answering since
+            self.state = state_of(self._process.pid) if self._process.ended is None else ""
         return True
 
 

@@ -36,7 +36,7 @@ def stacks(run: str | None, full: bool, as_json: bool) -> None:
 
 def _ask(folder: Path) -> dict[str, Any]:
     try:
-        return ask(folder, "stacks", _PATIENCE)
+        told = ask(folder, "stacks", _PATIENCE)
     except FileNotFoundError:
         if (folder / OUTCOME).exists():
             raise RequestError(f"{folder} is over", f"{folder / OUTCOME} says how it ended") from None
@@ -46,3 +46,6 @@ def _ask(folder: Path) -> dict[str, Any]:
         raise UnavailableError(f"{folder}: its launcher does not answer", "somebody may have stopped it") from None
     except ConnectionError:
         raise RequestError(f"{folder} is over", "its launcher is gone") from None
+    if "error" in told:
+        raise RequestError(f"{folder}: {told['error']}", "its launcher is of another version")
+    return told

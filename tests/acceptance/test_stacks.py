@@ -71,7 +71,7 @@ def test_so_does_a_deadline(tflaunch: Command) -> None:
 def test_a_deadline_of_what_is_no_python(tflaunch: Command) -> None:
     ended = tflaunch("run", "-n", "2", "--timeout", "0.5", "--", "sleep", "1000")
     assert ended.status == 124
-    assert shown(ended.err) == ["worker 0-1 told nothing (no Python worker)"]
+    assert shown(ended.err) == ["worker 0-1 told nothing (no Python worker, or a very busy one)"]
 
 
 def test_the_peers_of_one_that_is_stopped_tell_too(tflaunch: Command) -> None:
@@ -171,7 +171,7 @@ class TestAsking:
     def test_what_is_no_python_is_not_hurt(self, tflaunch: Command) -> None:
         started = tflaunch.start("run", "-n", "2", "--", "sh", "-c", "echo up; sleep 1000")
         started.until(r"\| up", times=2)
-        assert ask(tflaunch) == ["worker 0-1 told nothing (no Python worker)"]
+        assert ask(tflaunch) == ["worker 0-1 told nothing (no Python worker, or a very busy one)"]
         started.send(signal.SIGTERM)
         assert started.end()[0] == 143
 
