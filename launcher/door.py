@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FILE = "control.sock"
-# As many may be there at a time; for one more, the one that has been there longest has to go.
+# As many may be there at a time; for one more, one that waits for nothing has to go, the one that came first.
 _ROOM = 32
 # No request is longer.
 _LONGEST = 1 << 12
@@ -84,14 +84,19 @@ class Door:
                 self._dismiss(visitor)
 
     def _admit(self) -> None:
-        with suppress(OSError):  # gone again, or there is no descriptor left
+        try:
             connection, _ = self._socket.accept()
-            connection.setblocking(False)
-            if len(self._visitors) == _ROOM:
-                self._dismiss(self._visitors[0])
-            visitor = _Visitor(connection)
-            self._visitors.append(visitor)
-            self._selector.register(connection, selectors.EVENT_READ, visitor)
+        except (BlockingIOError, ConnectionError):  # gone again
+            return
+        except OSError:  # no descriptor is left: to be told for ever that somebody knocks would take a core
+            self._selector.unregister(self._socket)
+            return
+        connection.setblocking(False)
+        if len(self._visitors) == _ROOM:
+            self._dismiss(min(self._visitors, key=lambda one: one.wish is not None))
+        visitor = _Visitor(connection)
+        self._visitors.append(visitor)
+        self._selector.register(connection, selectors.EVENT_READ, visitor)
 
     def _attend(self, visitor: _Visitor, mask: int) -> Iterator[events.Event]:
         try:

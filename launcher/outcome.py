@@ -91,7 +91,7 @@ class Outcome:
         if self.verdict.hint:
             lines.append(self.verdict.hint)
         if self.stacks is not None:
-            lines += (line[:_WIDEST] for line in self.stacks.shown())
+            lines += self.stacks.shown()
         if self.last_words:
             lines += ["its last lines:", *(f"  {line[:_WIDEST]}" for line in self.last_words)]
         elif self.verdict.cause is not None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # it is to be forked; or does not answer.
 UNSTARTED, UNFORKED, SILENT = "unstarted", "unforked", "silent"
 
+_WIDEST = 400
 # As many of the program's own frames are shown; the innermost say most.
 _FRAMES = 3
 _DOWNLOAD = re.compile(
@@ -67,7 +68,7 @@ class Report(NamedTuple):
 
     def shown(self) -> list[str]:
         """The lines as a part of a longer story."""
-        return ["where everybody was (stacks.txt has all of it):", *(f"  {line}" for line in self.lines)]
+        return ["where everybody was (stacks.txt has all of it):", *(f"  {line[:_WIDEST]}" for line in self.lines)]
 
 
 def report(answers: Sequence[Answer]) -> Report:

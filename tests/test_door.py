@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -144,14 +145,26 @@ def test_who_does_not_read_holds_nobody_up(door: Door, tmp_path: Path) -> None:
 
 
 def test_who_says_nothing_makes_room_for_others(door: Door, tmp_path: Path) -> None:
-    crowd = [visit(tmp_path) for _ in range(100) if quiet(door)]
     with closing(visit(tmp_path)) as visitor:
         visitor.sendall(REQUEST)
         until_asked(door)
+        crowd = [visit(tmp_path) for _ in range(100) if quiet(door)]
         door.tell("stacks", {})
         assert said(visitor) == b"{}\n"
     for one in crowd:
         one.close()
+
+
+def test_where_no_descriptor_is_left_nobody_is_let_in_and_nobody_kept_busy(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def accept(_: socket.socket) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    with closing(visit(tmp_path)):
+        assert heard(door) == []
+        assert select.select([door], [], [], 0) == ([], [], [])
 
 
 def test_it_leaves_nothing_behind(tmp_path: Path) -> None:
