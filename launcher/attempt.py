@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import time
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.supervisor import AskWhoListens, Kill, Say, SetLine, SetTimer, Signal, Spawn, Stop
+from launcher.supervisor import (
+    AskStacks,
+    AskWhoListens,
+    KeepStacks,
+    Kill,
+    Say,
+    SetLine,
+    SetTimer,
+    ShowStacks,
+    Signal,
+    Spawn,
+    Stop,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from launcher.agents import Agents
     from launcher.console import Console
+    from launcher.door import Door
     from launcher.loop import Loop
     from launcher.plan import Plan
     from launcher.run_dir import RunDir
@@ -29,22 +43,43 @@ class Attempt:
         self._run_dir = run_dir
         self._console = console
         self._slugs = [task.slug for task in plan.tasks]
+        self._door: Door | None = None
 
     def run(self, supervisor: Supervisor) -> None:
         """Start the workers and see them through to their end; the supervisor then knows the verdict."""
         self._obey(supervisor.start())
-        while not supervisor.finished:
-            for event in self._loop.wait():
-                if isinstance(event, events.TaskOutput):
-                    self._run_dir.output(self._slugs[event.task], event.data)
-                    self._console.output(event.task, event.data)
-                    supervisor.pulse.spoke = True
-                else:
-                    self._take_in(event, supervisor)
+        with self._open_to_visitors():
+            while not supervisor.finished:
+                for event in self._loop.wait():
+                    if isinstance(event, events.TaskOutput):
+                        self._run_dir.output(self._slugs[event.task], event.data)
+                        self._console.output(event.task, event.data)
+                        supervisor.pulse.spoke = True
+                    else:
+                        self._take_in(event, supervisor)
+
+    @contextmanager
+    def _open_to_visitors(self) -> Iterator[None]:
+        # They can wait for this import; the workers, who are ordered by now, need not.
+        self._loop.send()
+        from launcher.door import Door
+
+        with suppress(OSError):  # a file system without sockets, a full one: the run does without
+            self._door = Door(self._run_dir.path)
+        if self._door is None:
+            yield
+            return
+        with self._door:
+            self._loop.open(self._door)
+            try:
+                yield
+            finally:
+                self._loop.shut(self._door)
 
     def _take_in(self, event: events.Event, supervisor: Supervisor) -> None:
         now = time.time()
-        self._run_dir.event(event, now)
+        # Of stacks, the run directory has a file of its own.
+        self._run_dir.event(event._replace(text="") if isinstance(event, events.TaskStacks) else event, now)
         match event:
             case events.TaskExited(task):
                 self._console.finish(task)
@@ -68,6 +103,13 @@ class Attempt:
                     self._agents.order(self._host(one), "line", between=between, up=up)
                 case AskWhoListens(host):
                     self._agents.order(host, "listening")
+                case AskStacks(host):
+                    self._agents.order(host, "stacks")
+                case ShowStacks(report):
+                    if self._door is not None:
+                        self._door.tell("stacks", {"stacks": report.lines, "full": report.full})
+                case KeepStacks(report):
+                    self._run_dir.keep_stacks(report.full)
                 case SetTimer(name, seconds):
                     self._loop.set_timer(name, seconds)
                 case Say(text):

@@ -146,6 +146,12 @@ class TaskStacks(NamedTuple):
     text: str
 
 
+class HostCalled(NamedTuple):
+    """All tasks of this host that live have told where they are, as far as they do."""
+
+    host: str
+
+
 class PortsListening(NamedTuple):
     """The leased ports of this host on which its tasks listen."""
 
@@ -227,6 +233,7 @@ Event = (
     | TaskStopped
     | TaskResumed
     | TaskStacks
+    | HostCalled
     | TaskExited
     | Signalled
     | StacksAsked

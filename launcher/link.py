@@ -152,6 +152,8 @@ class Link:
                 yield events.HostTerminated(self.host)
             case "stacks":
                 yield events.TaskStacks(message["task"], message["state"], message["text"])
+            case "called":
+                yield events.HostCalled(self.host)
             case "stopped":
                 yield events.TaskStopped(message["task"], message["time"] + self._offset)
             case "resumed":

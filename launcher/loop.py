@@ -8,6 +8,7 @@ import signal
 import time
 from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from launcher import events
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from types import FrameType, TracebackType
 
     from launcher.console import Console
+    from launcher.door import Door
     from launcher.link import Link
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -42,7 +44,7 @@ class Loop:
         self._wakeup, self._waker = os.pipe()
         for descriptor in (self._wakeup, self._waker):
             os.set_blocking(descriptor, False)
-        self._selector.register(self._wakeup, selectors.EVENT_READ)
+        self._selector.register(self._wakeup, selectors.EVENT_READ, self._signals)
 
     def __enter__(self) -> Loop:
         # Python lets the main thread alone handle signals; elsewhere whoever started us stops us.
@@ -67,7 +69,20 @@ class Loop:
     def add(self, link: Link) -> None:
         """Listen to one more agent."""
         self._links.append(link)
-        self._selector.register(link.channel.stdout, selectors.EVENT_READ, link)
+        self._selector.register(link.channel.stdout, selectors.EVENT_READ, partial(self._read, link))
+
+    def send(self) -> None:
+        """Send what has been ordered, as far as the agents take it, instead of when it waits."""
+        for link in self._links:
+            link.flush()
+
+    def open(self, door: Door) -> None:
+        """Listen to visitors."""
+        self._selector.register(door, selectors.EVENT_READ, door.receive)
+
+    def shut(self, door: Door) -> None:
+        """Listen to them no more."""
+        self._selector.unregister(door)
 
     def drop(self, link: Link, why: str) -> Iterator[events.Event]:
         """Take an agent for lost, and listen to it no more."""
@@ -92,11 +107,9 @@ class Loop:
     def wait(self) -> Iterator[events.Event]:
         """Wait until something happens, and yield it all."""
         self._arrange_writes()
-        for key, mask in self._selector.select(self._until_next()):
-            if key.fd == self._wakeup:
-                yield from self._signals()
-            elif mask & selectors.EVENT_READ:
-                yield from self._read(key.data)
+        for key, _ in self._selector.select(self._until_next()):
+            if key.data is not None:  # what can be written to only has to wake us
+                yield from key.data()
         self._console.flush()
         self._console.give_way()
         yield from self._on_time()
@@ -117,8 +130,7 @@ class Loop:
 
     def _arrange_writes(self) -> None:
         """Ask to be woken for exactly those descriptors for which something waits to be written."""
-        for link in self._links:
-            link.flush()
+        self.send()
         wanted = {link.channel.stdin for link in self._links if link.pending}
         blocked = None if self._console.flush() else self._console.blocked_on
         if blocked is not None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from launcher.plan import Plan
     from launcher.restart import Try
     from launcher.run_dir import RunDir
+    from launcher.stacks import Report
     from launcher.supervisor import Supervisor
 
 _LAST_LINES = 10
@@ -53,6 +54,7 @@ class Outcome:
         before: the attempts before the last one.
         enough: why there was no further one, where it might have been expected.
         left_out: the hosts that the last attempt did without.
+        stacks: where all tasks were before it was ended for want of progress or time.
     """
 
     verdict: Verdict
@@ -62,6 +64,7 @@ class Outcome:
     before: tuple[Try, ...] = ()
     enough: str = ""
     left_out: tuple[str, ...] = ()
+    stacks: Report | None = None
 
     def as_json(self) -> dict[str, object]:
         """The content of outcome.json."""
@@ -77,6 +80,7 @@ class Outcome:
             "hint": verdict.hint,
             "exception": verdict.exception,
             "alike": [task.label for task in verdict.alike],
+            "stacks": _lines(self.stacks),
             "restarts": [_try_as_json(number, one) for number, one in enumerate(self.before)],
             "left_out": list(self.left_out),
             "tasks": [_task_as_json(one) for one in self.tasks],
@@ -97,6 +101,8 @@ class Outcome:
         lines = [self._headline()]
         if self.verdict.hint:
             lines.append(self.verdict.hint)
+        if self.stacks is not None:
+            lines += self.stacks.shown()
         if self.last_words:
             lines += ["its last lines:", *(f"  {line[:_WIDEST]}" for line in self.last_words)]
         elif self.verdict.cause is not None:
@@ -149,7 +155,7 @@ def conclude(
     exits = supervisor.exits()
     tasks = tuple(_task_outcome(task, verdict, exits.get(task.number), run_dir) for task in plan.tasks)
     words = tuple(_last_words(verdict, tasks, run_dir))
-    return Outcome(verdict, tasks, run_dir.path, words, tuple(before), enough, left_out)
+    return Outcome(verdict, tasks, run_dir.path, words, tuple(before), enough, left_out, last.stacks)
 
 
 def _last_words(verdict: Verdict, tasks: Sequence[TaskOutcome], run_dir: RunDir) -> list[str]:
@@ -177,6 +183,7 @@ def failure(error: BaseException) -> Mapping[str, object]:
         "hint": hint,
         "exception": "",
         "alike": [],
+        "stacks": [],
         "restarts": [],
         "left_out": [],
         "tasks": [],
@@ -193,7 +200,12 @@ def _task_outcome(task: Task, verdict: Verdict, exited: TaskExited | None, run_d
 
 def _try_as_json(number: int, one: Try) -> dict[str, object]:
     cause = one.verdict.cause and one.verdict.cause.label
-    return {"attempt": number, "cause": cause, "reason": one.verdict.reason, "step": one.step}
+    shared = {"attempt": number, "cause": cause, "reason": one.verdict.reason, "step": one.step}
+    return {**shared, "stacks": _lines(one.stacks)}
+
+
+def _lines(report: Report | None) -> list[str]:
+    return [] if report is None else list(report.lines)
 
 
 def _task_as_json(one: TaskOutcome) -> dict[str, object]:

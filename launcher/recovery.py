@@ -57,18 +57,20 @@ class Recovery:
             if isinstance(decision, Enough):
                 return decision
             try:
-                self._pause(decision, self.tries[-1].verdict)
+                self._pause(decision, self.tries[-1])
                 return self._prepare()
             except (Interrupted, DeadlineError) as error:
                 return Enough(f"not starting again: {error.args[0]}")
             except TflaunchError as error:
                 self.tries.append(Try(_missing(self.tries[-1].verdict, error)))
 
-    def _pause(self, again: Again, verdict: Verdict) -> None:
+    def _pause(self, again: Again, last: Try) -> None:
+        verdict = last.verdict
         who = f"{verdict.cause.label}: " if verdict.cause else ""
         when = f"in {again.delay:.1f} s" if again.delay else "now"
-        restart = f"restart {again.used} of {self._config.max_restarts}"
-        self._console.say(f"{who}{verdict.reason}\nstarting again {when} ({restart})")
+        where = last.stacks.shown() if last.stacks is not None else []
+        count = f"restart {again.used} of {self._config.max_restarts}"
+        self._console.say("\n".join([f"{who}{verdict.reason}", *where, f"starting again {when} ({count})"]))
         self._agents.rest(again.delay)
 
     def _prepare(self) -> Plan:

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from launcher.config import ClusterConfig
+    from launcher.stacks import Report
     from launcher.verdict import Verdict
 
 # No pause is longer, in seconds, before chance has its part in it.
@@ -24,11 +25,13 @@ class Try(NamedTuple):
     Attributes:
         step: the last step that a task of it has told; None when none did.
         good: for how many seconds it has made progress: from its first sign of it to its last.
+        stacks: where all tasks were before it was ended, if they were asked.
     """
 
     verdict: Verdict
     step: int | None = None
     good: float = 0.0
+    stacks: Report | None = None
 
 
 class Again(NamedTuple):

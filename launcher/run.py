@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from launcher import engines, preflight
 from launcher.agent import kernel
 from launcher.errors import TflaunchError
-from launcher.run_dir import RunDir
+from launcher.run_dir import OUTCOME, RunDir
 from launcher.version import __version__
 
 if TYPE_CHECKING:
@@ -37,12 +37,12 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
     try:
         run_dir.make()
         outcome = _run_in(run_dir, config, engine, forwarded, console)
-        run_dir.write("outcome.json", outcome.as_json())
+        run_dir.write(OUTCOME, outcome.as_json())
     except (Exception, KeyboardInterrupt) as error:
         from launcher.outcome import failure
 
         if run_dir.path.is_dir():
-            run_dir.write("outcome.json", failure(error))
+            run_dir.write(OUTCOME, failure(error))
         raise
     finally:
         run_dir.close()

@@ -5,6 +5,7 @@ run.json                    the plan (no secrets) and the versions
 events.jsonl                everything that happened but output, a line each
 metrics.jsonl               what the training measured, a line an epoch, if it told
 attempt-0/worker-0.log      every byte that the task wrote, in order; attempt-1 and so on after restarts
+attempt-0/stacks.txt        where all threads of all tasks were, before it was ended for want of progress or time
 agents/<host>.log           what an agent, or what carries it, had to say itself
 outcome.json                how it ended
 runs/latest                     a link to the newest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from launcher.events import Event
 
+OUTCOME = "outcome.json"
 # As much of the end of a log as is read to show its last lines.
 _TAIL = 64 << 10
 
@@ -105,10 +107,16 @@ class RunDir:
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON document whole, or not at all."""
-        path = self.path / name
+        self._write_whole(self.path / name, json.dumps(content, indent=2, default=str) + "\n")
+
+    def keep_stacks(self, text: str) -> None:
+        """Write down where all tasks of this attempt were."""
+        self._write_whole(self._attempt / "stacks.txt", text)
+
+    def _write_whole(self, path: Path, text: str) -> None:
         partial = path.with_suffix(".partial")
         try:
-            partial.write_text(json.dumps(content, indent=2, default=str) + "\n")
+            partial.write_text(text)
             partial.replace(path)
         except OSError as error:
             self._warn(f"CANNOT WRITE {path}: {error.strerror}")
@@ -119,6 +127,29 @@ class RunDir:
         """Close the files."""
         for log in (*self._logs.values(), self._events, self._metrics):
             log.close()
+
+
+def find(run: str | None) -> Path:
+    """The directory of a run that is named by it, or by its name below ``runs``; None is the newest one there.
+
+    Raises:
+        RequestError: there is no such run.
+    """
+    runs = Path("runs")
+    if run is None:
+        if not _is_run(runs / "latest"):
+            raise RequestError("there is no run here", "name the directory of one")
+        return runs / (runs / "latest").resolve().name
+    found = next((path for path in (Path(run), runs / run) if _is_run(path)), None)
+    if found is None:
+        raise RequestError(f"no such run: {run}", "name its directory, or what that is called below runs")
+    return found
+
+
+def _is_run(path: Path) -> bool:
+    with suppress(OSError):  # somebody else's
+        return (path / "agents").is_dir()
+    return False
 
 
 class AppendOnly:

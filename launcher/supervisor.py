@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from launcher.placement import Task
     from launcher.plan import Plan
+    from launcher.roll_call import RollCall
+    from launcher.stacks import Report
 
 
 # A stopped worker is given up after as many seconds. TensorFlow's own heartbeats end its peers after 7 to 12 (2.21).
@@ -67,6 +69,24 @@ class AskWhoListens(NamedTuple):
     host: str
 
 
+class AskStacks(NamedTuple):
+    """Ask all tasks of this host where they are."""
+
+    host: str
+
+
+class ShowStacks(NamedTuple):
+    """Tell whoever has asked where all tasks are."""
+
+    report: Report
+
+
+class KeepStacks(NamedTuple):
+    """Keep it with the attempt."""
+
+    report: Report
+
+
 class SetTimer(NamedTuple):
     """Post DeadlinePassed(name) after this many seconds."""
 
@@ -80,7 +100,7 @@ class Say(NamedTuple):
     text: str
 
 
-Command = Spawn | Stop | Kill | Signal | SetLine | AskWhoListens | SetTimer | Say
+Command = Spawn | Stop | Kill | Signal | SetLine | AskWhoListens | AskStacks | ShowStacks | KeepStacks | SetTimer | Say
 
 
 @dataclass
@@ -114,6 +134,7 @@ class Supervisor:
 
     Attributes:
         pulse: its signs of progress. Whoever sees output sets ``pulse.spoke``: that is too much for events.
+        stacks: where all tasks were before it was ended for want of progress or time; None when it was not.
 
     Feed it ``start`` once, then every event; carry out the commands it returns; when it is ``finished``, ask for the
     ``verdict``.
@@ -121,6 +142,7 @@ class Supervisor:
 
     plan: Plan
     pulse: Pulse = field(init=False)
+    stacks: Report | None = field(init=False, default=None)
     _states: list[_TaskState] = field(init=False)
     _now: float = field(init=False, default=0.0)
     _ending: bool = field(init=False, default=False)
@@ -130,6 +152,7 @@ class Supervisor:
     _interruption: Interruption | None = field(init=False, default=None)
     _joining: Joining = field(init=False)
     _evaluations: int = field(init=False, default=0)
+    _roll_call: RollCall | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.plan.config.hang_deadline)
@@ -149,7 +172,7 @@ class Supervisor:
 
     def attempt(self) -> Try:
         """What is to be known of the attempt when it is over, to decide whether there is to be another one."""
-        return Try(self.verdict(), self.pulse.step, self.pulse.good)
+        return Try(self.verdict(), self.pulse.step, self.pulse.good, self.stacks)
 
     def exits(self) -> Mapping[int, events.TaskExited]:
         """How each task ended that was seen to end, by number."""
@@ -169,6 +192,12 @@ class Supervisor:
     def handle(self, event: events.Event, now: float) -> list[Command]:
         """Take in one event; ``now`` is seconds since the epoch."""
         self._now = now
+        commands = self._take_in(event)
+        if self._roll_call is not None and (self.finished or self._roll_call.complete):
+            commands += self._end_roll_call(self._roll_call)
+        return commands
+
+    def _take_in(self, event: events.Event) -> list[Command]:
         match event:
             case events.TaskExited():
                 return self._on_exit(event)
@@ -199,8 +228,16 @@ class Supervisor:
             case events.DeadlinePassed("hang") if self.pulse.watched and not self._ending:
                 return self._on_hang_deadline()
             case events.DeadlinePassed("run"):
-                self._interruption = self._interruption or Interruption(now, timeout=self.plan.config.timeout)
-                return self._stop_all()
+                self._interruption = self._interruption or Interruption(self._now, timeout=self.plan.config.timeout)
+                return self._stop_after_roll_call()
+            case events.StacksAsked():
+                return self._call_roll(last=False)
+            case events.TaskStacks() if self._roll_call is not None:
+                self._roll_call.take(event)
+            case events.HostCalled(host) if self._roll_call is not None:
+                self._roll_call.hear(host)
+            case events.DeadlinePassed("roll call") if self._roll_call is not None:
+                return self._end_roll_call(self._roll_call)
             case events.DeadlinePassed("afterwards"):
                 return self._stop(state for state in self._states if state.task.job == "evaluator")
         return []
@@ -219,11 +256,10 @@ class Supervisor:
         again = self.pulse.look(self._now)
         if again is not None:
             return [SetTimer("hang", again)]
-        return self._hung(self.pulse.words(), "raise --hang-deadline if it only took long, as an evaluation may")
-
-    def _hung(self, said: str, hint: str) -> list[Command]:
+        said = self.pulse.words()
+        hint = "raise --hang-deadline if it only took long, as an evaluation may"
         self._interruption = self._interruption or Interruption(self._now, hung=said, hint=hint)
-        return [Say(said), *self._stop_all()]
+        return [Say(said), *self._stop_after_roll_call()]
 
     def _on_join_deadline(self) -> list[Command]:
         if self._ending or self.pulse.beats:  # who makes progress has found its peers
@@ -241,7 +277,52 @@ class Supervisor:
         if self._joining.nobody_waits:
             return [SetTimer("join", self._joining.seconds)]
         said = f"{together(task.label for task in late)} did not listen for peers within {self._joining.seconds:g} s"
-        return self._hung(said, "its log says what it was doing; raise --join-deadline if that only took long")
+        hint = "raise --join-deadline if that only took long"
+        self._interruption = Interruption(self._now, hung=said, hint=hint)
+        return self._stop_after_roll_call(late)
+
+    def _call_roll(self, *, last: bool, late: Iterable[Task] = ()) -> list[Command]:
+        """Have all tasks be asked where they are, unless they are being asked: before the ``last`` stop, or for somebody."""
+        from launcher.roll_call import PATIENCE, RollCall
+
+        if self._roll_call is None:
+            warm = {launch.task.number for launch in self.plan.launches if launch.warm is not None}
+            self._roll_call = RollCall((state.task for state in self._states if not state.over), warm)
+        call = self._roll_call
+        if last:
+            call.last, call.late = True, call.late or list(late)
+        else:
+            call.asked = True
+        hosts = call.ask()
+        return [*map(AskStacks, hosts), SetTimer("roll call", PATIENCE)] if hosts else []
+
+    def _stop_after_roll_call(self, late: Iterable[Task] = ()) -> list[Command]:
+        """Stop all, but ask them first: once they are stopped, nobody knows any more what they waited for."""
+        self._ending = True
+        if all(state.over or state.told_to_stop is not None for state in self._states):
+            return []
+        return self._call_roll(last=True, late=late)
+
+    def _end_roll_call(self, call: RollCall) -> list[Command]:
+        from launcher import stacks
+
+        self._roll_call = None
+        call.close(state.task.number for state in self._states if state.over)
+        report = stacks.report(call.answers())
+        commands: list[Command] = [ShowStacks(report)] if call.asked else []
+        if call.last:
+            self.stacks = report
+            commands += [KeepStacks(report), *self._say_who_is_late(call), *self._stop_all()]
+        return commands
+
+    def _say_who_is_late(self, call: RollCall) -> list[Command]:
+        from launcher import stacks
+
+        if not call.late or self._interruption is None:
+            return []
+        said = f"{self._interruption.hung}: {stacks.doing(call.answers(call.late))}"
+        self._interruption = self._interruption._replace(hung=said)
+        return [Say(said)]
 
     def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> list[Command]:
         match record.get("kind"):
@@ -283,7 +364,7 @@ class Supervisor:
             return []
         if state.task.job == "evaluator":
             return [Say(f"{state.task.label} is still stopped; training goes on without it")]
-        return self._stop_all()
+        return self._stop_after_roll_call()
 
     def _on_exit(self, event: events.TaskExited) -> list[Command]:
         state = self._states[event.task]
@@ -321,7 +402,10 @@ class Supervisor:
         for state in self._states:
             if state.task.host == host and not state.over:
                 state.lost = why
-        return self._stop_all()
+        call = self._roll_call
+        if call is not None:
+            call.hear(host)
+        return [] if call is not None and call.last else self._stop_all()
 
     def _on_signal(self, number: int) -> list[Command]:
         self._signals += 1

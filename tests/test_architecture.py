@@ -31,6 +31,9 @@ PURE = (
     "verdict",
     "network",
     "supervisor",
+    "dump",
+    "stacks",
+    "roll_call",
     "testing.drill",
     "testing.faults",
     "tracebacks",
@@ -216,6 +219,12 @@ def test_nothing_goes_round() -> None:
 def test_starting_is_cheap() -> None:
     found = [one for one in at_run_time(by("launcher")) if not one.function and one.package in HEAVY]
     assert found == []
+
+
+@pytest.mark.parametrize("name", ["door", "dump", "roll_call", "stacks"])
+def test_nobody_waits_for_what_only_a_hang_or_a_visitor_needs(name: str) -> None:
+    found = [one for one in at_run_time(list(imports())) if one.module == f"launcher.{name}" and not one.function]
+    assert {one.importer for one in found} <= {"launcher.cli.stacks", "launcher.roll_call", "launcher.stacks"}
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an archive of the sources has files of its own")

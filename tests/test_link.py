@@ -90,6 +90,8 @@ class TestReceive:
             ("leased", {"ports": [1, 2]}, events.PortsLeased("a", (1, 2))),
             ("released", {}, events.PortsReleased("a")),
             ("started", {"task": 1, "pid": 9}, events.TaskStarted(1, 9)),
+            ("stacks", {"task": 1, "state": "S", "text": "File"}, events.TaskStacks(1, "S", "File")),
+            ("called", {}, events.HostCalled("a")),
             (
                 "signalled",
                 {"task": 1, "signal": "SIGSTOP", "alive": True},

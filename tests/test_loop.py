@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,11 +13,13 @@ import pytest
 from launcher import events
 from launcher.agent import wire
 from launcher.console import Console
+from launcher.door import Door, reachable
 from launcher.link import Link
 from launcher.loop import Loop
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -101,6 +104,12 @@ class TestLinks:
         link.order("bye")
         loop.set_timer("now", 0)
         next_event(loop)
+        assert os.read(agent.orders_end, 1000) == wire.control({"do": "bye"})
+
+    def test_orders_need_not_wait_for_that(self, loop: Loop, link: Link, agent: Wire) -> None:
+        loop.add(link)
+        link.order("bye")
+        loop.send()
         assert os.read(agent.orders_end, 1000) == wire.control({"do": "bye"})
 
     def test_a_long_order_is_sent_as_the_agent_reads(self, loop: Loop, link: Link, agent: Wire) -> None:
@@ -254,3 +263,16 @@ class TestConsole:
         loop.add(link)
         os.write(agent.words_end, wire.control({"do": "started", "task": 0, "pid": 1}))
         assert next_event(loop) == events.TaskStarted(0, 1)
+
+
+class TestDoor:
+    def test_what_visitors_want_comes_out_while_it_is_open(self, loop: Loop, tmp_path: Path) -> None:
+        with Door(tmp_path) as door, closing(socket.socket(socket.AF_UNIX)) as visitor:
+            loop.open(door)
+            with reachable(tmp_path) as path:
+                visitor.connect(path)
+            visitor.sendall(b'{"do": "stacks"}\n')
+            assert next_event(loop) == events.StacksAsked()
+            loop.shut(door)
+        loop.set_timer("later", 0)
+        assert next_event(loop) == events.DeadlinePassed("later")

@@ -16,6 +16,7 @@ from launcher.outcome import Outcome, TaskOutcome, conclude, failure
 from launcher.placement import Host, Task, place
 from launcher.restart import Try
 from launcher.run_dir import RunDir
+from launcher.stacks import Report
 from launcher.supervisor import Supervisor
 from launcher.verdict import Fate, Verdict
 
@@ -86,6 +87,18 @@ class TestStory:
         story = outcome(["stopped"], status="interrupted", exit_status=130, reason="interrupted by SIGINT").story()
         assert story == "interrupted by SIGINT\nstopped: worker 0\nexit status 130 · logs in /runs/t-1"
 
+    def test_of_a_hang(self) -> None:
+        stacks = Report(("worker 0 in recv (train.py:9)", "worker 1 stopped by a signal"), "")
+        hung = outcome(["stopped"] * 2, status="hung", exit_status=124, reason="no progress", hint="do this")
+        assert replace(hung, stacks=stacks).story().splitlines()[:5] == [
+            "no progress",
+            "do this",
+            "where everybody was (stacks.txt has all of it):",
+            "  worker 0 in recv (train.py:9)",
+            "  worker 1 stopped by a signal",
+        ]
+        assert replace(hung, stacks=stacks).as_json()["stacks"] == list(stacks.lines)
+
     def test_a_long_line_is_cut(self) -> None:
         assert max(map(len, outcome(["failed"], cause=0, words=("x" * 9999,)).story().splitlines())) < 500
 
@@ -111,6 +124,7 @@ class TestAsJson:
             "hint": "do this",
             "exception": "",
             "alike": ["worker 1"],
+            "stacks": [],
             "restarts": [],
             "left_out": [],
         }
@@ -182,12 +196,12 @@ class TestConclude:
 
 
 class TestRestarts:
-    BEFORE = (Try(outcome(["failed"], cause=0).verdict, step=40),)
+    BEFORE = (Try(outcome(["failed"], cause=0).verdict, step=40, stacks=Report(("worker 0 gone",), "")),)
 
     def test_they_are_listed(self) -> None:
         shown = replace(outcome(["done"], status="ok", exit_status=0), before=self.BEFORE)
         assert shown.as_json()["restarts"] == [
-            {"attempt": 0, "cause": "worker 0", "reason": "ValueError: bad", "step": 40}
+            {"attempt": 0, "cause": "worker 0", "reason": "ValueError: bad", "step": 40, "stacks": ["worker 0 gone"]}
         ]
         assert shown.story().startswith("all done after 1 restart · ")
 

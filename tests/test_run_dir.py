@@ -5,17 +5,17 @@ import re
 import resource
 import stat
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from launcher.errors import RequestError
 from launcher.events import AgentLost, TaskExited, TaskStarted
-from launcher.run_dir import AppendOnly, RunDir, last_lines
+from launcher.run_dir import AppendOnly, RunDir, find, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 
 def create(base: Path, name: str, warn: Callable[[str], object]) -> RunDir:
@@ -172,3 +172,30 @@ class TestLastLines:
 
     def test_no_log_no_lines(self, tmp_path: Path) -> None:
         assert last_lines(tmp_path / "absent", 3) == []
+
+
+def test_stacks_are_kept_with_their_attempt(run_dir: RunDir) -> None:
+    run_dir.keep_stacks("first")
+    run_dir.begin(1)
+    run_dir.keep_stacks("second")
+    assert [(run_dir.path / f"attempt-{n}" / "stacks.txt").read_text() for n in (0, 1)] == ["first", "second"]
+    assert not list(run_dir.path.rglob("*.partial"))
+
+
+class TestFind:
+    @pytest.fixture(autouse=True)
+    def here(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+
+    def test_by_path_by_name_and_the_newest(self) -> None:
+        for _ in range(2):
+            made = RunDir.named(Path("runs"), "t", pytest.fail)
+            made.make()
+            assert find(str(made.path)) == find(made.path.name) == find(None) == made.path
+
+    def test_what_is_no_run(self) -> None:
+        with pytest.raises(RequestError, match="there is no run here"):
+            find(None)
+        Path("runs/other").mkdir(parents=True)
+        with pytest.raises(RequestError, match="no such run: other"):
+            find("other")

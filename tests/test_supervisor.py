@@ -12,26 +12,33 @@ from launcher.events import (
     AgentLost,
     DeadlinePassed,
     Event,
+    HostCalled,
     HostTerminated,
     PortsListening,
     Signalled,
+    StacksAsked,
     TaskExited,
     TaskOutput,
     TaskReport,
     TaskResumed,
+    TaskStacks,
     TaskStarted,
     TaskStopped,
 )
 from launcher.joining import JOIN
 from launcher.placement import Host, place
 from launcher.pulse import HANG
+from launcher.roll_call import PATIENCE
 from launcher.supervisor import (
     STOPPED,
+    AskStacks,
     AskWhoListens,
     Command,
+    KeepStacks,
     Kill,
     Say,
     SetTimer,
+    ShowStacks,
     Spawn,
     Stop,
     Supervisor,
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 GRACE = 7.0
+WAITING = 'Current thread 0x1 (most recent call first):\n  File "/home/me/train.py", line 3 in wait\n'
 
 
 class Run:
@@ -62,6 +70,13 @@ class Run:
     def post(self, event: Event) -> list[Command]:
         self.now += 1
         return self.supervisor.handle(event, self.now)
+
+    def until_called(self, event: Event) -> list[Command]:
+        """What comes of an event once all hosts have answered, where it has them asked who is where."""
+        commands = self.post(event)
+        for asked in [command for command in commands if isinstance(command, AskStacks)]:
+            commands += self.post(HostCalled(asked.host))
+        return commands
 
     def exit(self, task: int, status: int = 0, *sent: str) -> list[Command]:
         return self.post(TaskExited(task, status, None, False, False, sent, 0, self.now + 1))
@@ -155,7 +170,7 @@ class TestStoppedByOthers:
     def test_one_that_does_not_go_on_is_the_cause(self) -> None:
         run = Run()
         run.post(TaskStopped(1, 1000.5))
-        assert stops(run.post(DeadlinePassed("stopped 1"))) == [0, 1]
+        assert stops(run.until_called(DeadlinePassed("stopped 1"))) == [0, 1]
         assert run.post(TaskResumed(1, 1003.5)) == []
         run.die(0, 15, "SIGTERM", "SIGCONT")
         run.die(1, 15, "SIGTERM", "SIGCONT")
@@ -193,7 +208,7 @@ class TestHang:
         assert run.report(0, kind="progress", step=1) == [SetTimer("hang", HANG)]
         assert run.report(1, kind="progress", step=1) == []
         assert run.post(DeadlinePassed("hang")) == [SetTimer("hang", HANG - 1)]
-        said, *rest = run.post(DeadlinePassed("hang"))
+        said, *rest = run.until_called(DeadlinePassed("hang"))
         assert said == Say("no task has made progress for 600 s, after step 1")
         assert stops(rest) == [0, 1]
         for task in (0, 1):
@@ -212,13 +227,13 @@ class TestHang:
         assert run.started[-1] == SetTimer("hang", 50)
         run.supervisor.pulse.spoke = True
         assert run.post(DeadlinePassed("hang")) == [SetTimer("hang", 50)]
-        assert stops(run.post(DeadlinePassed("hang"))) == [0, 1]
+        assert stops(run.until_called(DeadlinePassed("hang"))) == [0, 1]
 
     def test_output_is_no_progress_where_there_is_some(self) -> None:
         run = Run()
         run.report(0, kind="progress", step=1)
         run.supervisor.pulse.spoke = True
-        assert stops(run.post(DeadlinePassed("hang"))) == [0, 1]
+        assert stops(run.until_called(DeadlinePassed("hang"))) == [0, 1]
 
     def test_it_can_be_switched_off(self) -> None:
         run = Run(hang_deadline=0.0)
@@ -246,8 +261,13 @@ class TestJoin:
     def test_who_is_late_is_named(self) -> None:
         run = Run(workers=4)
         assert run.post(DeadlinePassed("join")) == [AskWhoListens("a")]
-        said, *rest = run.post(PortsListening("a", (20000, 20002)))
-        assert said == Say("worker 1, 3 did not listen for peers within 180 s")
+        assert run.post(PortsListening("a", (20000, 20002))) == [AskStacks("a"), SetTimer("roll call", PATIENCE)]
+        for task, state in ((0, "S"), (1, "S"), (2, "S"), (3, "T")):
+            assert run.post(TaskStacks(task, state, WAITING if state == "S" else "")) == []
+        kept, said, *rest = run.post(HostCalled("a"))
+        assert isinstance(kept, KeepStacks)
+        doing = "worker 1 in wait() of train.py:3; worker 3 stopped by a signal"
+        assert said == Say(f"worker 1, 3 did not listen for peers within 180 s: {doing}")
         assert stops(rest) == [0, 1, 2, 3]
         for task in range(4):
             run.die(task, 15, "SIGTERM")
@@ -265,7 +285,7 @@ class TestJoin:
         run = Run(("a", "b"), workers=2)
         run.post(DeadlinePassed("join"))
         run.post(PortsListening("a", (20000, 20001)))
-        assert stops(run.post(PortsListening("b", ()))) == [0, 1]
+        assert stops(run.until_called(PortsListening("b", ()))) == [0, 1]
 
     def test_where_nobody_listens_nobody_waits(self) -> None:
         run = Run()
@@ -275,7 +295,7 @@ class TestJoin:
     def test_unless_it_was_asked_for(self) -> None:
         run = Run(join_deadline=9.0)
         run.post(DeadlinePassed("join"))
-        assert stops(run.post(PortsListening("a", ()))) == [0, 1]
+        assert stops(run.until_called(PortsListening("a", ()))) == [0, 1]
 
     def test_who_makes_progress_has_joined(self) -> None:
         run = Run()
@@ -287,6 +307,90 @@ class TestJoin:
         run.exit(1)
         run.post(DeadlinePassed("join"))
         assert run.post(PortsListening("a", (20000,))) == []
+
+
+class TestRollCall:
+    """Before tasks are stopped for what none of them has told, they are asked where they are."""
+
+    @pytest.fixture
+    def run(self) -> Run:
+        run = Run(("a", "b"), workers=3, timeout=90.0)
+        assert run.post(DeadlinePassed("run")) == [AskStacks("a"), AskStacks("b"), SetTimer("roll call", PATIENCE)]
+        return run
+
+    def test_nobody_is_stopped_before_all_hosts_have_answered(self, run: Run) -> None:
+        for task, host in ((0, "a"), (1, "a"), (2, "b")):
+            assert run.post(TaskStacks(task, "S", WAITING)) == []
+            if task == 1:
+                assert run.post(HostCalled(host)) == []
+        kept, *rest = run.post(HostCalled("b"))
+        assert rest == [Stop(number, GRACE) for number in range(3)]
+        report = run.supervisor.stacks
+        assert report is not None
+        assert kept == KeepStacks(report)
+        assert report.lines == ("worker 0-2 in wait (train.py:3)",)
+        assert run.supervisor.attempt().stacks == report
+
+    def test_a_host_that_does_not_answer_is_not_waited_for_long(self, run: Run) -> None:
+        run.post(TaskStacks(2, "S", WAITING))
+        run.post(HostCalled("b"))
+        assert stops(run.post(DeadlinePassed("roll call"))) == [0, 1, 2]
+        assert run.supervisor.stacks is not None
+        assert run.supervisor.stacks.lines[0] == "worker 0-1 on a host that does not answer"
+        assert run.post(HostCalled("a")) == []
+        assert run.post(DeadlinePassed("roll call")) == []
+
+    def test_a_host_that_is_lost_has_nothing_more_to_say(self, run: Run) -> None:
+        run.post(HostCalled("b"))
+        assert stops(run.post(AgentLost("a", "gone"))) == [2]
+
+    def test_whoever_interrupts_does_not_wait_and_still_has_the_answers(self, run: Run) -> None:
+        assert stops(run.post(Signalled(2))) == [0, 1, 2]
+        run.post(TaskStacks(2, "S", WAITING))
+        run.post(HostCalled("b"))
+        (kept,) = run.post(HostCalled("a"))
+        assert isinstance(kept, KeepStacks)
+
+    def test_who_fails_meanwhile_is_no_cause(self, run: Run) -> None:
+        assert run.exit(0, 5) == []
+        for host in ("a", "b"):
+            run.post(HostCalled(host))
+        for task in (1, 2):
+            run.die(task, 15, "SIGTERM", "SIGCONT")
+        assert (run.supervisor.verdict().status, run.supervisor.verdict().cause) == ("deadline", None)
+
+    def test_when_all_have_ended_it_is_over(self, run: Run) -> None:
+        run.post(TaskStacks(0, "S", WAITING))
+        run.exit(0)
+        run.exit(1)
+        (kept,) = run.exit(2)
+        assert isinstance(kept, KeepStacks)
+        assert kept.report.lines == ("worker 0 in wait (train.py:3)", "worker 1-2 gone")
+
+    def test_nobody_is_asked_who_has_been_told_to_stop(self) -> None:
+        run = Run(timeout=90.0)
+        run.post(Signalled(2))
+        assert run.post(DeadlinePassed("run")) == []
+
+    def test_somebody_wants_to_know(self) -> None:
+        run = Run()
+        assert run.post(StacksAsked()) == [AskStacks("a"), SetTimer("roll call", PATIENCE)]
+        assert run.post(StacksAsked()) == []
+        run.post(TaskStacks(1, "S", WAITING))
+        (shown,) = run.post(HostCalled("a"))
+        assert isinstance(shown, ShowStacks)
+        assert shown.report.lines == ("worker 0 not started yet", "worker 1 in wait (train.py:3)")
+        assert run.supervisor.stacks is None
+        assert run.exit(0) == []
+
+    def test_what_somebody_wants_to_know_serves_before_a_stop_too(self) -> None:
+        run = Run(timeout=90.0)
+        run.post(StacksAsked())
+        assert run.post(DeadlinePassed("run")) == []
+        shown, kept, *rest = run.post(HostCalled("a"))
+        assert isinstance(shown, ShowStacks)
+        assert isinstance(kept, KeepStacks)
+        assert stops(rest) == [0, 1]
 
 
 class TestPreemption:
@@ -453,7 +557,7 @@ class TestSignals:
 class TestDeadline:
     def test_it_stops_everything(self) -> None:
         run = Run(timeout=90.0)
-        assert run.post(DeadlinePassed("run")) == [Stop(0, GRACE), Stop(1, GRACE)]
+        assert stops(run.until_called(DeadlinePassed("run"))) == [0, 1]
         run.die(0, 15, "SIGTERM")
         run.die(1, 15, "SIGTERM")
         verdict = run.supervisor.verdict()
@@ -493,7 +597,7 @@ class TestEndless:
     @pytest.mark.parametrize("jobs", [{}, {"chief": 1, "ps": 2, "evaluator": 1}])
     def test_one_mishap_ends_them_all(self, mishap: Event, jobs: dict[str, Any]) -> None:
         run = Run(("a", "b"), workers=3, timeout=90.0, **jobs)
-        for number in stops(run.post(mishap)):
+        for number in stops(run.until_called(mishap)):
             assert not run.supervisor.finished
             assert stops(run.die(number, 15, "SIGTERM", "SIGCONT")) == []
         assert run.supervisor.finished
@@ -552,6 +656,9 @@ def _mishap(dice: random.Random, run: Run, task: int, host: str) -> Event:
         (1, AgentFault(host, "spawn", 11, "no", task)),
         (1, AgentLost(host, "gone")),
         (1, Signalled(dice.choice([1, 2, 15]))),
-        (1, DeadlinePassed(dice.choice(["run", "afterwards"]))),
+        (1, DeadlinePassed(dice.choice(["run", "afterwards", "roll call"]))),
+        (1, StacksAsked()),
+        (1, TaskStacks(task, "S", WAITING)),
+        (1, HostCalled(host)),
     ]
     return dice.choices([event for _, event in choices], [weight for weight, _ in choices])[0]

@@ -14,10 +14,8 @@ The answer is a pickled mapping in ``<job>-<index>.pickle``, with ``value``, or 
 from __future__ import annotations
 
 import atexit
-import faulthandler
 import os
 import pickle
-import signal
 import sys
 import threading
 import time
@@ -30,8 +28,6 @@ from . import faults
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-# Asks for the stacks of all threads. Its default is to be ignored, so a task that is not ready for it does not suffer.
-STACKS = signal.SIGURG
 # Longer than a collective takes to arrive, and no more than it takes to take TensorFlow apart.
 PATIENCE = 0.5
 
@@ -42,7 +38,6 @@ def answer(payload: str) -> None:
     task = os.environ["TFLAUNCH_TASK"]
     slug = task.replace(":", "-")
     order: dict[str, Any] = pickle.loads(Path(payload).read_bytes())  # noqa: S301 - our own test's
-    show_stacks(folder / f"{slug}.stacks")
     try:
         prepare(order["faults"].get(task, {}))
     except OSError as error:
@@ -83,11 +78,6 @@ def end() -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(0)
-
-
-def show_stacks(file: Path) -> None:
-    # Open for as long as the process lives, as faulthandler wants it.
-    faulthandler.register(STACKS, file.open("w"), all_threads=True)
 
 
 def prepare(mine: Mapping[str, Any]) -> None:

@@ -178,8 +178,12 @@ class Agent:
 
     def _ask_for_stacks(self) -> None:
         """Every worker that lives, at the same moment as far as that goes."""
+        if self._questions:
+            return  # what is being answered answers this as well
         living = [process for process in self._processes.values() if process.ended is None]
-        self._questions += [stacks.Question(process) for process in living]
+        self._questions = [stacks.Question(process) for process in living]
+        if not living:
+            self._tell("called")
 
     # From the workers
 
@@ -291,14 +295,20 @@ class Agent:
                 process.drain_by = now + _DRAIN
             elif process.drain_by is not None and now >= process.drain_by:
                 self._give_up_draining(process)
-        for question in [one for one in self._questions if one.answered()]:
-            self._questions.remove(question)
-            self._tell("stacks", task=question.number, state=question.state, text=question.text)
+        self._take_answers()
         # Where nobody would take silence for death, nobody is woken to break it.
         if self._silence is not None and now - self._beat >= HEARTBEAT:
             self._beat = now
             self._tell("ping", clock=time.time())
             self._ending = self._ending or now - self._heard > self._silence
+
+    def _take_answers(self) -> None:
+        answered = [question for question in self._questions if question.answered()]
+        for question in answered:
+            self._questions.remove(question)
+            self._tell("stacks", task=question.number, state=question.state, text=question.text)
+        if answered and not self._questions:
+            self._tell("called")
 
     def _give_up_draining(self, process: Process) -> None:
         if self._held_back:

@@ -37,12 +37,15 @@ class Question:
     def __init__(self, process: Process) -> None:
         self.number = process.number
         self.text = ""
+        self._process = process
         self.state = state_of(process.pid)
         self._changed = self._asked = self.next = time.monotonic()
         self._file = _open(process.pid, process.stacks) if self.state not in {"", "T", "t", "Z"} else -1
-        self._start = self._size = 0
+        self._size = 0
         if self._file >= 0:
-            self._start = self._size = os.fstat(self._file).st_size
+            # However often it is asked, its memory holds one answer. Its own end of the file stays where it was, and
+            # what lies before that becomes a hole, which takes none.
+            os.ftruncate(self._file, 0)
             with suppress(ProcessLookupError):
                 os.kill(process.pid, SIGNAL)
 
@@ -54,13 +57,15 @@ class Question:
         size = os.fstat(self._file).st_size
         if size != self._size:
             self._size, self._changed = size, now
-        complete = self._size > self._start and now - self._changed >= _QUIET
-        if not complete and now - self._asked < _PATIENCE:
+        complete = self._size > 0 and now - self._changed >= _QUIET
+        if not complete and self._process.ended is None and now - self._asked < _PATIENCE:
             self.next = now + _POLL
             return False
-        self.text = os.pread(self._file, min(_MOST, self._size - self._start), self._start).decode(errors="replace")
+        self.text = _content(self._file, self._size)
         os.close(self._file)
         self._file = -1
+        if not self.text:  # something has kept it from answering since
+            self.state = state_of(self._process.pid) if self._process.ended is None else ""
         return True
 
 
@@ -70,9 +75,16 @@ def state_of(pid: int) -> str:
     return ""
 
 
+def _content(file: int, size: int) -> str:
+    with suppress(OSError):  # nothing but a hole, which ends with a page
+        start = max(os.lseek(file, 0, os.SEEK_DATA), size - _MOST)
+        return os.pread(file, size - start, start).lstrip(b"\0").decode(errors="replace")
+    return ""
+
+
 def _open(pid: int, descriptor: int) -> int:
     path = f"/proc/{pid}/fd/{descriptor}"
     with suppress(OSError):
         if os.readlink(path).startswith(FILE):
-            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            return os.open(path, os.O_RDWR | os.O_CLOEXEC)
     return -1

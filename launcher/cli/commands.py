@@ -10,6 +10,7 @@ _COMMANDS = {
     "run": "Run a script, a module or any command as a cluster.",
     "train": "Run one of the trainings that come with tflaunch.",
     "plan": "Show what run would do, and start nothing.",
+    "stacks": "Say where every worker of a run is, now.",
     "explain": "Say what a TF_CONFIG means, and what is wrong with it.",
     "init": "Write a cluster.json to start from.",
     "schema": "Print the JSON Schema of cluster.json.",

@@ -60,14 +60,12 @@ class Answer(NamedTuple):
         value: what the function returned, pickled; None when it did not return.
         error: the exception that ended it, pickled; None when there was none, or it cannot be pickled.
         unprivileged: what the system did not let the task do to itself.
-        stacks: where its threads were when the time was over.
     """
 
     value: bytes | None = None
     error: bytes | None = None
     traceback: str = ""
     unprivileged: str = ""
-    stacks: str = ""
 
 
 class Call:
@@ -88,14 +86,4 @@ class Call:
         found: dict[str, Any] = {}
         with suppress(FileNotFoundError):
             found = pickle.loads((self._folder / f"{slug}.pickle").read_bytes())  # noqa: S301 - our own task's
-        return Answer(**found, stacks=self._stacks(slug))
-
-    def _stacks(self, slug: str) -> str:
-        with suppress(FileNotFoundError):
-            lines = (self._folder / f"{slug}.stacks").read_text(errors="replace").splitlines()
-            return "\n".join(line for line in lines if not _OURS.search(line))
-        return ""
-
-
-# The frames beneath the function's own.
-_OURS = re.compile(r"/worker/(start|boot|call)\.py\"|<frozen importlib")
+        return Answer(**found)

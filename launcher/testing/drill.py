@@ -1,4 +1,4 @@
-"""A supervisor under which things go wrong to order, and which shows where everybody is when the time is over.
+"""A supervisor under which things go wrong to order.
 
 It sees no clock, file or process either: an order is an event (``FaultOrdered``), and what it comes to are commands.
 """
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
 
 # One round of a task that is slowed down: it runs for its share of this, and is stopped for the rest.
 _ROUND = 0.05
-# What the tasks have to write down their stacks; to be asked twice would be for nothing, so nobody waits for an answer.
-_STACKS = 1.0
-# What worker/call.py listens to.
-_SHOW_STACKS = "SIGURG"
 
 
 @dataclass
@@ -76,9 +72,7 @@ class Drill(Supervisor):
                     self.tell(event)
                 return []
             case events.DeadlinePassed("run"):
-                return self._show_stacks()
-            case events.DeadlinePassed("stacks"):
-                return super().handle(events.DeadlinePassed("run"), now)
+                return [*self._let_go_on(), *super().handle(event, now)]
             case events.DeadlinePassed(name) if name in self._slow:
                 return self._beat(name)
             case events.TaskReport(task, {"kind": "progress", "step": int(step)}) if step >= self._stops.get(
@@ -117,12 +111,11 @@ class Drill(Supervisor):
         sent = self._signal(slow.task, "SIGCONT" if slow.running else "SIGSTOP", ordered=ordered)
         return [sent, SetTimer(name, seconds)]
 
-    def _show_stacks(self) -> list[Command]:
+    def _let_go_on(self) -> list[Command]:
+        """Slow down nobody any more: what happens to be stopped has no stacks to show."""
+        slow = [one.task for one in self._slow.values() if not one.running]
         self._slow.clear()
-        living = [state.task.number for state in self._states if not state.over]
-        # What is stopped shows nothing until it goes on.
-        commands: list[Command] = [self._signal(task, name) for task in living for name in (_SHOW_STACKS, "SIGCONT")]
-        return [*commands, SetTimer("stacks", _STACKS)]
+        return [self._signal(task, "SIGCONT") for task in slow]
 
     def _signal(self, task: int, name: str, *, ordered: bool = False) -> Signal:
         self._ordered.append(ordered)

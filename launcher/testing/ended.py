@@ -97,6 +97,8 @@ class Ended:
         lines = [self._headline()]
         if verdict.hint and verdict.cause:
             lines.append(verdict.hint)
+        if self.outcome.stacks is not None:
+            lines += ["", *self.outcome.stacks.full.rstrip().splitlines()]
         told: dict[str, str] = {}
         if cause is not None:
             lines += self._words(cause, f"{cause.task.label}:", told)
@@ -116,7 +118,7 @@ class Ended:
 
     def _words(self, task: TaskOutcome, head: str, told: dict[str, str]) -> Iterator[str]:
         answer = self.answers[task.task.number]
-        said = answer.traceback.rstrip() or answer.stacks
+        said = answer.traceback.rstrip()
         if not said and task.fate in {"failed", "victim"}:
             said = "\n".join(last_lines(task.log, _LAST_LINES))
         if not said:

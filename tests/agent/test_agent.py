@@ -535,14 +535,36 @@ class TestLookingAtWorkers:
             "threading.Thread(target=threading.Event().wait, daemon=True).start()\nwaits_for_ever()\n"
         )
         agent.order(spawn(sys.executable, boot, str(program)))
-        agent.next("started")
+        pid = agent.next("started")["pid"]
         agent.printed(0, b"up")
-        for _ in range(2):
+        for _ in range(20):
             agent.order({"do": "stacks"})
             told = agent.next("stacks")
             assert told["state"] in {"R", "S"}
             assert told["text"].count("in waits_for_ever") == 1
             assert told["text"].count("most recent call first") == 2
+            agent.next("called")
+        # However often it is asked, it holds no more than an answer or two.
+        assert os.stat(f"/proc/{pid}/fd/255").st_blocks * 512 <= 2 * os.sysconf("SC_PAGE_SIZE")  # noqa: PTH116
+
+    def test_one_that_ends_without_an_answer_is_not_waited_for(self, agent: Agent, tmp_path: Path) -> None:
+        boot = str(Path(__file__).parents[2] / "worker" / "start.py")
+        program = tmp_path / "deaf.py"
+        program.write_text(
+            "import signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})\nprint('up', flush=True)\n"
+            "while True: signal.pause()\n"
+        )
+        agent.order(spawn(sys.executable, boot, str(program)))
+        pid = agent.next("started")["pid"]
+        agent.printed(0, b"up")
+        agent.order({"do": "stacks"})
+        os.kill(pid, signal.SIGKILL)
+        told = agent.next("stacks")
+        assert (told["state"], told["text"]) == ("", "")
+
+    def test_where_nobody_lives_all_have_answered(self, agent: Agent) -> None:
+        agent.order({"do": "stacks"})
+        agent.next("called")
 
     def test_one_that_is_stopped_says_so_at_once(self, agent: Agent) -> None:
         pid = agent.start("echo up; sleep 600")

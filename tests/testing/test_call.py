@@ -68,13 +68,6 @@ def test_who_left_nothing_has_no_answer(tmp_path: Path) -> None:
     assert Call(tmp_path).answer("worker-0") == Answer()
 
 
-def test_answers_and_stacks(tmp_path: Path) -> None:
+def test_an_answer(tmp_path: Path) -> None:
     (tmp_path / "worker-0.pickle").write_bytes(pickle.dumps({"error": b"e", "traceback": "t"}))
-    (tmp_path / "worker-0.stacks").write_text(
-        'Thread 0x1 (most recent call first):\n  File "/home/me/train.py", line 3 in step\n'
-        '  File "/p/worker/call.py", line 3 in call\n  File "/p/worker/boot.py", line 9 in main\n'
-    )
-    answer = Call(tmp_path).answer("worker-0")
-    assert answer.error == b"e"
-    assert answer.traceback == "t"
-    assert answer.stacks == 'Thread 0x1 (most recent call first):\n  File "/home/me/train.py", line 3 in step'
+    assert Call(tmp_path).answer("worker-0") == Answer(error=b"e", traceback="t")

@@ -10,14 +10,17 @@ from launcher.events import (
     DeadlinePassed,
     Event,
     FaultOrdered,
+    HostCalled,
     LineSet,
     Signalled,
     TaskExited,
     TaskReport,
     TaskSignalled,
+    TaskStacks,
 )
 from launcher.placement import Host, place
-from launcher.supervisor import Kill, SetLine, SetTimer, Signal, Spawn, Stop
+from launcher.roll_call import PATIENCE
+from launcher.supervisor import AskStacks, Kill, SetLine, SetTimer, Signal, Spawn, Stop
 from launcher.testing.drill import Drill
 from launcher.testing.faults import Faults
 
@@ -155,11 +158,20 @@ class TestOthers:
 
 
 class TestDeadline:
-    def test_stacks_are_asked_for_before_anybody_is_stopped(self, attempt: Attempt) -> None:
+    def test_all_are_asked_where_they_are_before_anybody_is_stopped(self, attempt: Attempt) -> None:
         attempt.exit(0)
-        assert attempt.post(DeadlinePassed("run")) == [
-            Signal(1, "SIGURG"), Signal(1, "SIGCONT"), SetTimer("stacks", 1.0)
-        ]  # fmt: skip
-        assert stops(attempt.post(DeadlinePassed("stacks"))) == [1]
+        attempt.post(FaultOrdered(1, "slow", 0.2))
+        asked = [AskStacks("a"), SetTimer("roll call", PATIENCE)]
+        assert attempt.post(DeadlinePassed("run")) == [Signal(1, "SIGCONT"), *asked]
+        assert attempt.post(DeadlinePassed("slow 1")) == []
+        assert stops(attempt.post(HostCalled("a"))) == [1]
         attempt.exit(1, None, 15)
         assert attempt.drill.verdict().status == "deadline"
+
+    def test_what_is_paused_stays_so(self, attempt: Attempt) -> None:
+        attempt.post(FaultOrdered(1, "pause"))
+        assert attempt.post(DeadlinePassed("run")) == [AskStacks("a"), SetTimer("roll call", PATIENCE)]
+        attempt.post(TaskStacks(1, "T", ""))
+        attempt.post(HostCalled("a"))
+        assert attempt.drill.stacks is not None
+        assert attempt.drill.stacks.lines == ("worker 0 not started yet", "worker 1 stopped by a signal")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 import unittest
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from launcher.errors import UnavailableError
 from launcher.outcome import Outcome, TaskOutcome
 from launcher.placement import Task
+from launcher.stacks import Report
 from launcher.testing import Ended, TaskFailed, Unprivileged
 from launcher.testing.call import Answer
 from launcher.verdict import Fate, Verdict
@@ -78,6 +80,17 @@ def test_who_left_no_traceback_has_last_lines(tmp_path: Path) -> None:
     run = ended(tmp_path, "failed", answers=(Answer(),))
     assert "worker 0:\n  step 1\n  step 2\n" in run.story()
     assert run.outputs == ("step 1\nstep 2\n",)
+
+
+def test_after_a_deadline_all_stacks_are_told(tmp_path: Path) -> None:
+    run = ended(tmp_path, "failed", answers=(Answer(traceback="T"),))
+    outcome = replace(
+        run.outcome, stacks=Report(("worker 0 in hang (t.py:4)",), "worker 0:\n  main thread\n    File\n")
+    )
+    assert replace(run, outcome=outcome).story().splitlines()[1:6] == [
+        *("", "worker 0:", "  main thread", "    File"),
+        "",
+    ]
 
 
 def test_what_the_system_does_not_allow_skips_the_test(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,9 +58,7 @@ def test_the_value_is_left_for_the_test(tmp_path: Path) -> None:
     done, answer = called(order(tmp_path, divmod, 7, 3))
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert pickle.loads(answer["value"]) == (2, 1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "payload.pickle", "worker-1.pickle", "worker-1.stacks"
-    ]  # fmt: skip
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["payload.pickle", "worker-1.pickle"]
 
 
 def test_the_end_waits_for_threads_and_for_what_was_registered(tmp_path: Path) -> None:
@@ -115,25 +112,6 @@ def test_worker_can_be_imported(tmp_path: Path) -> None:
     path = [entry for entry in sys.path if Path(entry) != BOOT.parents[1]]
     _, answer = called(order(tmp_path, file_of_worker, path=path))
     assert pickle.loads(answer["value"]) == str(BOOT.with_name("__init__.py"))
-
-
-def test_stacks_are_written_when_they_are_asked_for(tmp_path: Path) -> None:
-    def hang() -> None:
-        print("up", flush=True)
-        time.sleep(1000)
-
-    with subprocess.Popen(
-        [sys.executable, BOOT, "--call", order(tmp_path, hang)],
-        env={**os.environ, "TFLAUNCH_TASK": "worker:1"},
-        stdout=subprocess.PIPE,
-    ) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        process.send_signal(signal.SIGURG)
-        stacks = tmp_path / "worker-1.stacks"
-        while "in hang" not in stacks.read_text():
-            time.sleep(0.01)
-        process.kill()
 
 
 def test_steps_and_disks_are_for_the_task_that_they_name(tmp_path: Path) -> None:

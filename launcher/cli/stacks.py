@@ -1,0 +1,51 @@
+"""``tflaunch stacks``: where every worker of a run is, now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from launcher.door import ask
+from launcher.errors import RequestError, UnavailableError
+from launcher.run_dir import OUTCOME, find
+
+# More than the launcher itself gives its hosts to answer (roll_call.py).
+_PATIENCE = 10.0
+
+
+@click.command()
+@click.argument("run", metavar="[RUN]", required=False)
+@click.option("--full", is_flag=True, help="All stacks of all threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def stacks(run: str | None, full: bool, as_json: bool) -> None:
+    """Say where every worker of a run is, now. The run goes on.
+
+    RUN is the directory of a run, or its name below runs. Without one it is the newest, runs/latest.
+    """
+    folder = find(run)
+    told = _ask(folder)
+    if as_json:
+        import json
+
+        click.echo(json.dumps({"run": str(folder), **told}, indent=2))
+    else:
+        click.echo(told["full"].rstrip() if full else "\n".join(told["stacks"]))
+
+
+def _ask(folder: Path) -> dict[str, Any]:
+    try:
+        told = ask(folder, "stacks", _PATIENCE)
+    except FileNotFoundError:
+        if (folder / OUTCOME).exists():
+            raise RequestError(f"{folder} is over", f"{folder / OUTCOME} says how it ended") from None
+        hint = "it is about to start them, or to start them again; or its launcher was killed"
+        raise UnavailableError(f"{folder}: no workers are running", hint) from None
+    except TimeoutError:
+        raise UnavailableError(f"{folder}: its launcher does not answer", "somebody may have stopped it") from None
+    except ConnectionError:
+        raise RequestError(f"{folder} is over", "its launcher is gone") from None
+    if "error" in told:
+        raise RequestError(f"{folder}: {told['error']}", "its launcher is of another version")
+    return told
