@@ -34,7 +34,7 @@ class Link:
         self.heard = time.monotonic()
         self.lost = False
         self.leaving = False
-        self._landed = False
+        self._landed = channel.landed
         self.facts: Mapping[str, Any] = {}
         self._reader = wire.Reader()
         self._writer = wire.Writer(channel.stdin)

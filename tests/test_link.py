@@ -24,6 +24,7 @@ class Wire:
         self.deeds: list[str] = []
 
     hint = ""
+    landed = True
     turned_away = False
     stranded = False
 
@@ -153,6 +154,33 @@ class TestReceive:
         agent.tells("ping")
         list(link.receive())
         assert link.heard > 0.0
+
+
+class Travelling(Wire):
+    """What has still to come to its host."""
+
+    landed = False
+
+    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
+        _, mark, rest = data.partition(b"MARK")
+        return (b"the rest of me", rest) if mark else (b"", None)
+
+
+class TestLanding:
+    def test_nothing_is_sent_until_it_is_there_and_then_first_what_it_lacks(self) -> None:
+        agent = Travelling()
+        link = Link("a", agent)
+        link.order("ping")
+        link.flush()
+        agent.says(b"welcome to this host")
+        assert list(link.receive()) == []
+        assert not link.pending
+        assert agent.heard() == b""
+        agent.says(b"MARK" + hello(5.0))
+        assert [type(event) for event in link.receive()] == [events.AgentReady]
+        assert link.pending
+        link.flush()
+        assert agent.heard() == b"the rest of me" + wire.control({"do": "ping"})
 
 
 class TestLoss:

@@ -32,6 +32,7 @@ class Wire:
         self.stdout, self.words_end = os.pipe()
 
     hint = ""
+    landed = True
     turned_away = False
     stranded = False
 
@@ -223,10 +224,21 @@ class TestSilence:
         self, console: Console, link: Link, agent: Wire, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("launcher.loop._HEARTBEAT", 0.01)
+        link.facts = {"clock": 0.0}
         with Loop(console, 0.05) as loop:
             loop.add(link)
             assert next_event(loop) == events.AgentLost("a", "not heard of for 0.05 s")
         assert wire.control({"do": "ping"}) in os.read(agent.orders_end, 1 << 16)
+
+    def test_one_that_has_not_said_hello_may_still_be_on_its_way(
+        self, console: Console, link: Link, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("launcher.loop._HEARTBEAT", 0.0)
+        with Loop(console, 0.0) as loop:
+            loop.add(link)
+            loop.set_timer("later", 0.01)
+            assert next_event(loop) == events.DeadlinePassed("later")
+        assert not link.lost
 
     def test_where_the_kernel_tells_silence_means_nothing(
         self, loop: Loop, link: Link, monkeypatch: pytest.MonkeyPatch

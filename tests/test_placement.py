@@ -19,7 +19,7 @@ def cluster(*hosts: HostSpec, workers: int = 2, **settings: Any) -> ClusterConfi
 
 def facts(cores: int = 4, gpus: int = 0, **others: list[str]) -> dict[str, Any]:
     found = {"cores": list(range(cores)), "gpus": [str(gpu) for gpu in range(gpus)]}
-    return {**found, "set": [], "exposed": [], **others}
+    return {**found, "set": [], "exposed": [], "executable": "/py", "code": "/code", **others}
 
 
 class TestTask:
@@ -211,4 +211,25 @@ class TestFound:
     def test_a_host_that_was_not_asked_is_taken_at_its_word(
         self, spec: HostSpec, cores: tuple[int, ...], gpus: tuple[str, ...] | None
     ) -> None:
-        assert found(spec, None) == Host("a", cores, gpus, known=False)
+        host = found(spec, None)
+        assert (host.address, host.cores, host.gpus, host.known) == ("a", cores, gpus, False)
+
+    @pytest.mark.parametrize(
+        ("spec", "seen", "expected"),
+        [
+            (HERE, facts(), ("", "")),
+            (HERE, None, ("", "")),
+            (HostSpec("a"), facts(), ("/py", "/code")),
+            (HostSpec("a"), None, ("python3", "<agent>")),
+            (HostSpec("a", python="/own"), None, ("/own", "<agent>")),
+        ],
+    )
+    def test_which_interpreter_and_whose_code(
+        self, spec: HostSpec, seen: dict[str, Any] | None, expected: tuple[str, str]
+    ) -> None:
+        host = found(spec, seen)
+        assert (host.python, host.code) == expected
+
+    def test_the_clusters_interpreter(self) -> None:
+        assert found(HostSpec("a"), None, "/theirs").python == "/theirs"
+        assert found(HostSpec("a", python="/own"), None, "/theirs").python == "/own"

@@ -26,10 +26,12 @@ class Channel(Protocol):
 
     Attributes:
         stdin, stdout: descriptors of its wire, ours to close through ``close``.
+        landed: it is there from the start, and all that comes is the agent's.
     """
 
     stdin: int
     stdout: int
+    landed: bool
 
     @property
     def hint(self) -> str:
@@ -44,7 +46,7 @@ class Channel(Protocol):
         """It did not start because too many wanted to at once: another try may help."""
 
     def land(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Take in what came before its first frame.
+        """Take in what came before its first frame, where it has not ``landed``.
 
         Returns:
             What to answer; and what of ``data`` is the agent's, once it is there: None until then.

@@ -30,6 +30,8 @@ class Child:
         log: where it complains.
     """
 
+    landed = True
+
     def __init__(self, pid: int, stdin: int, stdout: int, log: Path) -> None:
         self.pid = pid
         self.stdin = stdin

@@ -61,6 +61,8 @@ _REMEDIES = (
 class SshChannel(Child):
     """An agent at the other end of an ssh connection."""
 
+    landed = False
+
     def __init__(self, pid: int, stdin: int, stdout: int, log: Path) -> None:
         super().__init__(pid, stdin, stdout, log)
         self.host = ""

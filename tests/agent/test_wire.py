@@ -51,7 +51,7 @@ class TestReader:
 
     @pytest.mark.parametrize(
         "noise",
-        [b"Last login: Mon\n", b"\x02" + bytes(8), wire.HEADER.pack(wire.OUTPUT, 0, wire.LONGEST + 1)],
+        [b"Last login: Mon\n", b"\x03" + bytes(8), wire.HEADER.pack(wire.OUTPUT, 0, wire.LONGEST + 1)],
         ids=["a shell profile", "an unknown kind", "too long"],
     )
     def test_what_is_no_frame(self, noise: bytes) -> None:
