@@ -20,7 +20,7 @@ def after_loader(module: ModuleType) -> None:
     """Have ``pyct.loader`` make modules without files."""
     # A TensorFlow that has it elsewhere is left as it is.
     if hasattr(module, "load_source"):
-        module.load_source = _load_source
+        vars(module)["load_source"] = _load_source
 
 
 def _load_source(source: str, delete_on_exit: bool) -> tuple[ModuleType, str]:
