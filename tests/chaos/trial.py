@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.acceptance.conftest import Started
     from tests.chaos.grid import Case
 
+    Weights = Mapping[str, Any]
+
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = "checkpoints"
 _EPOCHS = STEPS // 6
@@ -108,7 +110,7 @@ def run(folder: Path, cases: Sequence[Case] = (), *, notes: str = "notes") -> Ru
     return ended
 
 
-def keeps(case: Case, folder: Path, calm: Mapping[str, Any]) -> Run:
+def keeps(case: Case, folder: Path, calm: Weights) -> Run:
     """Have a case happen, and hold everything that is promised for it against what is there afterwards."""
     promise = promised(case)
     ended = run(folder, [case])
@@ -142,7 +144,7 @@ def checkpoints(folder: Path) -> Path:
     return folder / "kept" if (folder / "kept").exists() else folder / CHECKPOINTS
 
 
-def weights(directory: Path) -> dict[str, Any]:
+def weights(directory: Path) -> Weights:
     """All that the newest checkpoint holds of model and optimizer."""
     import tensorflow as tf
 
@@ -151,7 +153,7 @@ def weights(directory: Path) -> dict[str, Any]:
     return {name: reader.get_tensor(name) for name in names}
 
 
-def assert_equal(found: Mapping[str, Any], calm: Mapping[str, Any]) -> None:
+def assert_equal(found: Weights, calm: Weights) -> None:
     """The weights are those of a training to which nothing has happened."""
     import numpy as np
 
