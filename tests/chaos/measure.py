@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 _WHOM: tuple[tuple[str, tuple[Victim, ...]], ...] = (("worker", ("worker", "chief")), ("agent", AGENT))
 _NEWS = {"error", "exit", "preempted", "checkpoint-failed"}
 _ENDS = {"goes on": "goes on", "stops": "stops, saved", "is refused": "refused"}
-BEGIN, END = "<!-- chaos: begin -->", "<!-- chaos: end -->"
 
 
 class Times(NamedTuple):

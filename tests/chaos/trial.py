@@ -9,10 +9,12 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -32,15 +34,14 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = "checkpoints"
 _EPOCHS = STEPS // 6
-_MEMORY = Path("/sys/fs/cgroup/memory")
+# Where a memory cgroup can be made, and what its limit is called: in version 1, and in version 2.
+_CGROUPS = (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max"))
 # As much as a worker that has imported TensorFlow may have more.
 _LIMIT = 60_000_000
 # A disk of its own for the checkpoints, for as long as the command runs.
-_ON_ITS_OWN_DISK = (
-    *("unshare", "--mount", "sh", "-c"),
-    f'mount -t tmpfs -o size=1m tmpfs {CHECKPOINTS} && {{ "$@"; status=$?; cp -a {CHECKPOINTS}/. kept; exit $status; }}',
-    "sh",
-)
+_UNSHARE = (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user"))
+_MOUNT = ("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs")
+_KEEP = f'"$@"; status=$?; cp -a {CHECKPOINTS}/. kept; exit $status'
 # What a training leaves in its directory. The file of the lock stays, and nobody holds it.
 _THEIRS = re.compile(r"checkpoint|ckpt-\d+|export|lock|[a-z]+\.png")
 _PATIENCE = 90.0
@@ -86,7 +87,7 @@ def run(folder: Path, cases: Sequence[Case] = (), *, notes: str = "notes") -> Ru
     for name in ("tmp", CHECKPOINTS):
         Path(folder, name).mkdir(exist_ok=True)
     shared = _shared_memory()
-    with _cgroup(cases) as group:
+    with _one_kind_of_kill(cases), _cgroup(cases) as group:
         settings = {"cases": cases, "notes": str(kept), "group": group}
         env = {"CHAOS": json.dumps(settings), "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
         command = Command(folder, wrapper=_wrapper(cases))
@@ -179,9 +180,25 @@ def _arguments() -> list[str]:
 def _wrapper(cases: Sequence[Case]) -> tuple[str, ...]:
     if not any(case.fault == "full disk" for case in cases):
         return ()
-    if os.geteuid() or not shutil.which("unshare"):
-        raise Skipped("a disk of its own takes root, and unshare")
-    return _ON_ITS_OWN_DISK
+    for unshare in _UNSHARE:
+        if (
+            shutil.which("unshare")
+            and not subprocess.run([*unshare, *_MOUNT, "/tmp"], stderr=DEVNULL, check=False).returncode
+        ):
+            return (*unshare, "sh", "-c", f"{' '.join(_MOUNT)} {CHECKPOINTS} && {{ {_KEEP}; }}", "sh")
+    raise Skipped("a disk of its own takes root, or user namespaces")
+
+
+@contextmanager
+def _one_kind_of_kill(cases: Sequence[Case]) -> Iterator[None]:
+    """Have nothing run out of memory while a SIGKILL is to be told from that: the kernel counts for the whole machine."""
+    faults = {case.fault for case in cases}
+    with Path(__file__).open("rb") as file:
+        if "out of memory" in faults:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        elif "SIGKILL" in faults:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 @contextmanager
@@ -190,15 +207,18 @@ def _cgroup(cases: Sequence[Case]) -> Iterator[str]:
     if not any(case.fault == "out of memory" for case in cases):
         yield ""
         return
-    if os.geteuid() or not (_MEMORY / "memory.limit_in_bytes").exists() or not os.access(_MEMORY, os.W_OK):
-        raise Skipped("it takes root and a memory cgroup (version 1) to run out of memory")
-    group = _MEMORY / f"tflaunch-chaos-{os.getpid()}"
-    group.mkdir()
-    try:
-        (group / "memory.limit_in_bytes").write_text(str(_LIMIT))
-        yield str(group)
-    finally:
-        group.rmdir()
+    for parent, limit in _CGROUPS:
+        group = Path(parent, f"tflaunch-chaos-{os.getpid()}")
+        with ExitStack() as stack:
+            try:
+                group.mkdir()
+                stack.callback(group.rmdir)
+                (group / limit).write_text(str(_LIMIT))
+            except OSError:
+                continue
+            yield str(group)
+            return
+    raise Skipped("it takes root and a memory cgroup to run out of memory")
 
 
 def _hit_agent(started: Started, case: Case, notes: Path) -> None:
