@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
@@ -54,8 +55,8 @@ def _run(cases: Sequence[Case]) -> Iterator[tuple[Case, Times | None]]:
                 ended = trial.keeps(case, place, calm)
             except trial.Skipped as reason:
                 click.echo(f"skipped  {case}: {reason}", err=True)
-            except Exception as error:  # noqa: BLE001 - whatever is broken, the others are to be seen as well
-                click.echo(f"BROKEN   {case}: {type(error).__name__}: {error}", err=True)
+            except Exception:  # noqa: BLE001 - whatever is broken, the others are to be seen as well
+                click.echo(f"BROKEN   {case}\n{traceback.format_exc()}", err=True)
                 yield case, None
             else:
                 at = ended.faults[0]

@@ -41,7 +41,7 @@ _LIMIT = 60_000_000
 # A disk of its own for the checkpoints, for as long as the command runs.
 _UNSHARE = (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user"))
 _MOUNT = ("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs")
-_KEEP = f'"$@"; status=$?; cp -a {CHECKPOINTS}/. kept; exit $status'
+_KEEP = f'"$@"; status=$?; rm -f {CHECKPOINTS}/filler; cp -a {CHECKPOINTS}/. kept; exit $status'
 # What a training leaves in its directory. The file of the lock stays, and nobody holds it.
 _THEIRS = re.compile(r"checkpoint|ckpt-\d+|export|lock|[a-z]+\.png")
 _PATIENCE = 90.0
