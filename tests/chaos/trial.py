@@ -165,8 +165,9 @@ def assert_equal(found: Weights, calm: Weights) -> None:
 
 def check_checkpoints(directory: Path) -> None:
     """No half-written file is left, and nobody holds the lock."""
-    assert [one.name for one in directory.iterdir() if not _THEIRS.fullmatch(one.name)] == []
-    assert [one for one in directory.rglob("*") if ".writing" in one.name or one.name.startswith(".")] == []
+    left = [one.name for one in directory.iterdir() if not _THEIRS.fullmatch(one.name)]
+    left += [one.name for one in directory.rglob("*") if ".writing" in one.name or one.name.startswith(".")]
+    assert left == [], left
     with suppress(FileNotFoundError), (directory / "lock").open("rb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
