@@ -5,7 +5,7 @@ from __future__ import annotations
 from statistics import median
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tests.chaos.grid import AGENT, FAULTS, PHASES, at_random, cells
+from tests.chaos.grid import AGENT, FAULTS, PHASES, STEPS, at_random, cells
 from tests.chaos.promise import promised
 
 if TYPE_CHECKING:
@@ -36,8 +36,7 @@ def times(case: Case, events: Sequence[Mapping[str, Any]], at: float) -> Times:
     """What the events of a run tell, in which the case happened at this time."""
     news = [event["time"] for event in events if event["time"] >= at and _tells(case, event)]
     steps = [(one["time"], one["step"]) for one in _reports(events) if one["kind"] == "progress"]
-    made = max((step for time, step in steps if time <= at), default=0)
-    new = [time for time, step in steps if time > at and step > made]
+    new = [time for time, step in steps if step > _made(case)]
     return Times(min(news, default=at) - at if news else None, min(new) - at if new else None)
 
 
@@ -62,6 +61,11 @@ def table(measured: Iterable[tuple[Case, Times]]) -> str:
                 whose = "chief" if fault == "full disk" else whom
                 lines.append(f"| {fault}, {whose} | {' | '.join(row)} |")
     return "\n".join(lines)
+
+
+def _made(case: Case) -> int:
+    """How many steps all workers have made when it happens."""
+    return STEPS if case.phase == "finishing" else case.step
 
 
 def _tells(case: Case, event: Mapping[str, Any]) -> bool:
