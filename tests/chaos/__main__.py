@@ -13,7 +13,7 @@ import click
 
 from tests.benchmarks import machine
 from tests.benchmarks.report import described
-from tests.chaos import measure, trial
+from tests.chaos import measure, remains, trial
 from tests.chaos.grid import sample
 
 if TYPE_CHECKING:
@@ -65,12 +65,12 @@ def _run(cases: Sequence[Case]) -> Iterator[tuple[Case, Times | None]]:
                 yield case, took
 
 
-def _calm(folder: Path) -> trial.Weights:
+def _calm(folder: Path) -> remains.Weights:
     folder.mkdir()
     ended = trial.run(folder)
     if ended.status:
         raise click.ClickException(f"a training to which nothing happens fails:\n{ended.err}")
-    return trial.weights(trial.checkpoints(folder))
+    return remains.weights(trial.checkpoints(folder))
 
 
 if __name__ == "__main__":

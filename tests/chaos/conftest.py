@@ -2,4 +2,4 @@ from __future__ import annotations
 
 import pytest
 
-pytest.register_assert_rewrite("tests.chaos.trial")
+pytest.register_assert_rewrite("tests.chaos.remains", "tests.chaos.trial")

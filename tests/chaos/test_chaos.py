@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos import trial
+from tests.chaos import remains, trial
 from tests.chaos.grid import Case, sample
 
 if TYPE_CHECKING:
@@ -22,29 +22,29 @@ SEED, CASES = 1, 24
 
 
 @pytest.fixture(scope="session")
-def calm(tmp_path_factory: pytest.TempPathFactory) -> trial.Weights:
+def calm(tmp_path_factory: pytest.TempPathFactory) -> remains.Weights:
     """The weights of a training to which nothing happens."""
     folder = tmp_path_factory.mktemp("calm")
     ended = trial.run(folder)
     assert ended.status == 0, ended.err
-    trial.check_checkpoints(trial.checkpoints(folder))
-    return trial.weights(trial.checkpoints(folder))
+    remains.assert_whole(trial.checkpoints(folder))
+    return remains.weights(trial.checkpoints(folder))
 
 
 @pytest.mark.parametrize("case", sample(SEED, CASES), ids=str)
-def test_a_fault(case: Case, calm: trial.Weights, tmp_path: Path) -> None:
+def test_a_fault(case: Case, calm: remains.Weights, tmp_path: Path) -> None:
     try:
         trial.keeps(case, tmp_path, calm)
     except trial.Skipped as reason:
         pytest.skip(str(reason))
 
 
-def test_fault_after_fault(calm: trial.Weights, tmp_path: Path) -> None:
+def test_fault_after_fault(calm: remains.Weights, tmp_path: Path) -> None:
     first = Case("steps", "SIGKILL", "worker", "step", 7)
     second = Case("steps", "SIGKILL", "chief", "step", 13)
     ended = trial.run(tmp_path, [first, second])
     assert ended.status == 0, ended.err
     causes = [one["cause"] for one in ended.outcome["restarts"]]
     assert causes == ["worker 1", "worker 0"]
-    trial.assert_equal(trial.weights(trial.checkpoints(tmp_path)), calm)
-    trial.check_checkpoints(trial.checkpoints(tmp_path))
+    remains.assert_equal(remains.weights(trial.checkpoints(tmp_path)), calm)
+    remains.assert_whole(trial.checkpoints(tmp_path))

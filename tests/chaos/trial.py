@@ -1,25 +1,22 @@
-"""One run of the real command in which something goes wrong, and what is there to be seen of it afterwards, from outside."""
+"""One run of the real command in which something goes wrong, held against what is promised."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from tests.acceptance.conftest import Command, gone
+from tests.chaos import remains
 from tests.chaos.grid import AGENT, SAVED_EVERY, STEPS
 from tests.chaos.promise import promised
 
@@ -28,8 +25,7 @@ if TYPE_CHECKING:
 
     from tests.acceptance.conftest import Started
     from tests.chaos.grid import Case
-
-    Weights = Mapping[str, Any]
+    from tests.chaos.remains import Weights
 
 ROOT = Path(__file__).parents[2]
 CHECKPOINTS = "checkpoints"
@@ -42,8 +38,6 @@ _LIMIT = 60_000_000
 _UNSHARE = (("unshare", "--mount"), ("unshare", "--mount", "--map-root-user"))
 _MOUNT = ("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs")
 _KEEP = f'"$@"; status=$?; rm -f {CHECKPOINTS}/filler; cp -a {CHECKPOINTS}/. kept; exit $status'
-# What a training leaves in its directory. The file of the lock stays, and nobody holds it.
-_THEIRS = re.compile(r"checkpoint|ckpt-\d+|export|lock|[a-z]+\.png")
 _PATIENCE = 90.0
 
 
@@ -86,7 +80,7 @@ def run(folder: Path, cases: Sequence[Case] = (), *, notes: str = "notes") -> Ru
         (kept / f"attempt-{attempt}").mkdir(parents=True)
     for name in ("tmp", CHECKPOINTS):
         Path(folder, name).mkdir(exist_ok=True)
-    shared = _shared_memory()
+    shared = remains.shared_memory()
     with _one_kind_of_kill(cases), _cgroup(cases) as group:
         settings = {"cases": cases, "notes": str(kept), "group": group}
         env = {"CHAOS": json.dumps(settings), "PYTHONPATH": str(ROOT), "TMPDIR": str(folder / "tmp")}
@@ -103,11 +97,12 @@ def run(folder: Path, cases: Sequence[Case] = (), *, notes: str = "notes") -> Ru
             command.end()
     assert out, err
     ended = Run(started.process.returncode, err.decode(), (command.runs() - before).pop(), kept, _times(kept))
-    _check_lines(ended, cases)
-    _check_ports(ended)
+    dead = {number for number, case in enumerate(cases) if case.victim in AGENT and promised(case).end == "resumes"}
+    remains.assert_lines(ended.run_dir, ended.notes, cut=dead)
+    remains.assert_ports_free(ended.events)
+    remains.assert_nothing_strange(ended.run_dir)
     assert list((folder / "tmp").iterdir()) == []
-    assert _shared_memory() <= shared
-    _check_run_dir(ended.run_dir)
+    assert remains.shared_memory() <= shared
     return ended
 
 
@@ -135,41 +130,14 @@ def keeps(case: Case, folder: Path, calm: Weights) -> Run:
     assert ended.faults[0] is not None, story
     assert promise.words in ended.err or promise.end == "goes on", story
     if promise.end != "is refused":
-        assert_equal(weights(checkpoints(folder)), calm)
-    check_checkpoints(checkpoints(folder))
+        remains.assert_equal(remains.weights(checkpoints(folder)), calm)
+    remains.assert_whole(checkpoints(folder))
     return ended
 
 
 def checkpoints(folder: Path) -> Path:
     """Where the checkpoints are, now that the command has ended."""
     return folder / "kept" if (folder / "kept").exists() else folder / CHECKPOINTS
-
-
-def weights(directory: Path) -> Weights:
-    """All that the newest checkpoint holds of model and optimizer."""
-    import tensorflow as tf
-
-    reader = tf.train.load_checkpoint(str(directory))
-    names = [name for name in reader.get_variable_to_shape_map() if name.startswith(("model", "optimizer"))]
-    return {name: reader.get_tensor(name) for name in names}
-
-
-def assert_equal(found: Weights, calm: Weights) -> None:
-    """The weights are those of a training to which nothing has happened."""
-    import numpy as np
-
-    assert found.keys() == calm.keys() != set()
-    for name, value in calm.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-5, err_msg=name)
-
-
-def check_checkpoints(directory: Path) -> None:
-    """No half-written file is left, and nobody holds the lock."""
-    left = [one.name for one in directory.iterdir() if not _THEIRS.fullmatch(one.name)]
-    left += [one.name for one in directory.rglob("*") if ".writing" in one.name or one.name.startswith(".")]
-    assert left == [], left
-    with suppress(FileNotFoundError), (directory / "lock").open("rb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _arguments() -> list[str]:
@@ -236,41 +204,3 @@ def _hit_agent(started: Started, case: Case, notes: Path) -> None:
 def _times(notes: Path) -> list[float | None]:
     files = [notes / f"attempt-{attempt}" / "fault" for attempt in range(3)]
     return [float(file.read_text()) if file.exists() else None for file in files]
-
-
-def _check_lines(ended: Run, cases: Sequence[Case]) -> None:
-    """Every line of every worker is in its file, in order, and whole."""
-    for note in ended.notes.glob("attempt-*/printed-*"):
-        log = ended.run_dir / note.parent.name / f"{note.name.removeprefix('printed-')}.log"
-        found = [int(number) for number in re.findall(r"^chaos line (\d+) ", log.read_text(), re.MULTILINE)]
-        assert found == list(range(1, len(found) + 1)), log
-        attempt = int(note.parent.name.removeprefix("attempt-"))
-        # An agent that dies takes along what it has not passed on.
-        if not (attempt < len(cases) and cases[attempt].victim in AGENT):
-            # The last may have been printed, and not noted.
-            assert note.stat().st_size <= len(found) <= note.stat().st_size + 1, log
-
-
-def _check_ports(ended: Run) -> None:
-    """Whatever was leased can be bound; what only waits for packets that are under way (TIME_WAIT) is nobody's."""
-    for event in ended.events:
-        for port in event.get("ports", []) if event["event"] == "PortsLeased" else []:
-            with socket.socket(socket.AF_INET6) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("::", port))
-
-
-def _check_run_dir(run_dir: Path) -> None:
-    known = {"run.json", "events.jsonl", "metrics.jsonl", "agents", "outcome.json"}
-    assert {one.name for one in run_dir.iterdir() if not one.name.startswith("attempt-")} <= known
-    assert (run_dir.parent / "latest").resolve() == run_dir.resolve()
-    assert {one.name for one in run_dir.parent.iterdir() if one.name.startswith(".")} == set()
-
-
-def _shared_memory() -> set[str]:
-    """What lies in shared memory and is in use by nobody."""
-    mapped = ""
-    for process in psutil.pids():
-        with suppress(OSError):
-            mapped += Path(f"/proc/{process}/maps").read_text()
-    return {one.name for one in Path("/dev/shm").glob("*") if str(one) not in mapped}
