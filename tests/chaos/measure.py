@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # Of whom a line of the table is, in words.
 _WHOM: tuple[tuple[str, tuple[Victim, ...]], ...] = (("worker", ("worker", "chief")), ("agent", AGENT))
 _NEWS = {"error", "exit", "preempted", "checkpoint-failed"}
-_ENDS = {"goes on": "goes on", "stops": "stops, saved", "is refused": "refused"}
+_ENDS = {"goes on": "goes on", "stops": "stops", "is refused": "refused"}
 
 
 class Times(NamedTuple):

@@ -38,5 +38,5 @@ def test_the_table_has_medians_and_what_ends_otherwise() -> None:
     made = table([*measured, (stopped, Times(0.5, None))]).splitlines()
     assert made[0] == "| fault, to a | start-up | join | first step | steps | checkpoint | finishing |"
     assert made[2] == "| SIGKILL, worker |  |  |  | 0.20 → 3.0 |  |  |"
-    assert made[3] == "| SIGTERM, worker |  |  | 0.50 stops, saved |  |  |  |"
+    assert made[3] == "| SIGTERM, worker |  |  | 0.50 stops |  |  |  |"
     assert made[4] == "| SIGKILL, agent |  |  |  | 0.02 → 6.0 |  |  |"
