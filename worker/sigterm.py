@@ -4,6 +4,9 @@ TensorFlow 2.21 replaces the action of SIGTERM, beneath Python, when a MultiWork
 built (``preemption_notifier.cc``). The signal is then only logged, unless there is a PreemptionCheckpointHandler: a worker
 that is told to stop works on, or waits for peers that are gone, until its grace is over. So the strategy's end of it is
 undone, and done again for the handler that needs it.
+
+That is too late for a worker whose peers do not come: it waits inside the building of the strategy, where the action is
+TensorFlow's already, and no thread of Python's runs. All it can do is to tell the agent before that it is about to be deaf.
 """
 
 from __future__ import annotations
@@ -13,6 +16,8 @@ import functools
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
+
+from .context import report
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +31,7 @@ _taken_back = False
 
 def after_strategy(module: ModuleType) -> None:
     """Have the strategy of ``collective_all_reduce_strategy`` leave SIGTERM as it found it."""
-    _surround(getattr(module, "CollectiveAllReduceStrategy", None), after=_take_back)
+    _surround(getattr(module, "CollectiveAllReduceStrategy", None), before=_go_deaf, after=_take_back)
 
 
 def before_handler(module: ModuleType) -> None:
@@ -43,10 +48,16 @@ def _surround(kind: Any, before: Callable[[], object] = bool, after: Callable[[]
     @functools.wraps(build)
     def __init__(self: object, *args: object, **kwargs: object) -> None:  # noqa: N807 - it is a method
         before()
-        build(self, *args, **kwargs)
-        after()
+        try:
+            build(self, *args, **kwargs)
+        finally:
+            after()
 
     kind.__init__ = __init__
+
+
+def _go_deaf() -> None:
+    report("state", deaf=True)
 
 
 def _hand_over() -> None:
@@ -56,6 +67,7 @@ def _hand_over() -> None:
 
 def _take_back() -> None:
     global _taken_back  # noqa: PLW0603 - a signal's action is the process's, so is the memory of it
+    report("state", deaf=False)
     wanted = signal.getsignal(signal.SIGTERM)
     # Python sets actions in the main thread only. None: somebody else than Python, and than TensorFlow, had set one.
     if wanted is None or threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,8 @@
 """Two processes that watch each other, so that whichever is killed, nothing of either is left behind.
 
 The guard starts the loop and waits. When the loop ends, its orphans become the guard's children, and the guard ends them.
-When the guard ends, the kernel signals the loop, which ends its workers and itself.
+When the guard ends, the kernel signals the loop, which ends its workers and itself. A loop that stands still, because
+somebody has stopped it, is heard of by nobody but the guard, who gives it up after a while.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import sys
 import time
 from contextlib import suppress
 
-from . import kernel, strays
+from . import kernel, stacks, strays
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 
 # How long the last descendants may take to die.
 _FAREWELL = 5.0
+# A loop that a signal has stopped is given up after so many seconds, as a worker is.
+_STOPPED = 10.0
 
 
 def stand(loop: Callable[[], None]) -> None:
-    """Run ``loop`` in a child and guard it. Never returns: exits with the loop's status, or 128 + its signal."""
+    """Run ``loop`` in a child and guard it. Never returns: exits with the loop's status, or 128 + its signal, be it one that stopped it."""
     kernel.adopt_orphans()
     guard = os.getpid()
     child = os.fork()
@@ -50,13 +53,34 @@ def _wait(child: int) -> int:
     for descriptor in (0, 1):
         # The launcher must see EOF when the loop goes, and the loop must see it when the launcher does.
         os.dup2(null, descriptor)
-    while True:
-        pid, status = os.wait()
-        if pid == child:
-            break
+    code = _outlive(child)
     end_descendants()
-    code = os.waitstatus_to_exitcode(status)
     return 128 - code if code < 0 else code
+
+
+def _outlive(loop: int) -> int:
+    """Wait for the loop's end; returns its exit status, or minus the signal that ended it, or stopped it for good."""
+    given_up = False
+
+    def give_up(*_: object) -> None:
+        nonlocal given_up
+        if stacks.state_of(loop) == "T":
+            given_up = True
+            os.kill(loop, signal.SIGKILL)
+
+    signal.signal(signal.SIGALRM, give_up)
+    while True:
+        pid, status = os.waitpid(-1, os.WUNTRACED | os.WCONTINUED)
+        if pid != loop:
+            continue
+        if os.WIFSTOPPED(status):
+            told = f"a signal has stopped the agent; it is ended unless it goes on within {_STOPPED:g} s\n"
+            os.write(2, told.encode())
+            signal.setitimer(signal.ITIMER_REAL, _STOPPED)
+        elif os.WIFCONTINUED(status):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        else:
+            return -signal.SIGSTOP if given_up else os.waitstatus_to_exitcode(status)
 
 
 def end_descendants() -> None:

@@ -61,6 +61,7 @@ class Process:
         signals: what the agent itself sent to it, in order.
         kill_at: when the stop ladder reaches SIGKILL (monotonic), while one is under way.
         stacks: its descriptor for them, once it has told (stacks.py); -1: none.
+        deaf: it has told that SIGTERM does nothing to it for now: it waits for its peers (worker/sigterm.py).
     """
 
     def __init__(self, number: int, command: Command, start: Starter) -> None:
@@ -71,6 +72,7 @@ class Process:
         self.kill_at: float | None = None
         self.drain_by: float | None = None
         self.stacks = -1
+        self.deaf = False
         self.oom_kills = _oom_kills()
         output, output_end = os.pipe()
         control, control_end = os.pipe()
@@ -99,7 +101,8 @@ class Process:
             self._send(signal.SIGTERM)
             # A stopped process would not notice otherwise, and would sit out its grace for nothing.
             self._send(signal.SIGCONT)
-            self.kill_at = time.monotonic() + grace
+            # One that still waits for its peers has nothing to save.
+            self.kill_at = time.monotonic() + (0.0 if self.deaf else grace)
 
     def kill(self) -> None:
         """End the ladder: SIGKILL to the main process and its group; what escaped is swept once it is gone."""
@@ -138,6 +141,8 @@ class Process:
                     match record:
                         case {"kind": "state", "stacks": int(descriptor)}:
                             self.stacks = descriptor
+                        case {"kind": "state", "deaf": bool(deaf)}:
+                            self.deaf = deaf
                     yield record
 
     def obituary(self) -> dict[str, object]:

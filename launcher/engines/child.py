@@ -52,6 +52,8 @@ class Child:
         """How it ended, in words."""
         # Its guard says 128 + signal when a signal ended the agent's loop, as a shell does.
         number = -code if code < 0 else code - 128
+        if number == signal.SIGSTOP:
+            return "stopped by a signal (SIGSTOP, or one like it), and did not go on"
         return f"killed by {signal.Signals(number).name}" if number in _SIGNALS else f"it ended with status {code}"
 
     @property

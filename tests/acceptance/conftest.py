@@ -89,11 +89,11 @@ class Command:
     """``tflaunch`` in a directory of its own. Everything that it starts carries a mark in its environment.
 
     Attributes:
-        elsewhere: gives the command line that runs another one where the launcher is to be.
+        wrapper: a command that runs the one behind it.
     """
 
     cwd: Path
-    elsewhere: Callable[[list[str]], list[str]] = list
+    wrapper: tuple[str, ...] = ()
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -121,9 +121,16 @@ class Command:
         """Whatever it started that is still there, zombies aside."""
         return living(lambda process: process.environ().get(MARK) == self.mark)
 
+    def end(self) -> None:
+        """End what still runs of it."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
     def _start(self, args: tuple[str, ...], env: dict[str, str] | None) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
-            self.elsewhere([str(TFLAUNCH), *args]),
+            [*self.wrapper, str(TFLAUNCH), *args],
             cwd=self.cwd,
             env={**os.environ, MARK: self.mark, **(env or {})},
             stdin=subprocess.DEVNULL,
@@ -153,10 +160,7 @@ def tflaunch(tmp_path: Path) -> Iterator[Command]:
     """The command; at the end of the test nothing of what it started may be left."""
     command = Command(tmp_path)
     yield command
-    for process in command.started:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+    command.end()
     gone(command.left)
 
 

@@ -68,6 +68,29 @@ def test_sigterm_is_the_programs_own_under_a_strategy(tflaunch: Command) -> None
     assert sum("| saved" in line for line in started.seen) == 2
 
 
+WITHOUT_A_PEER = """
+import json, os, socket, time
+index = json.loads(os.environ["TF_CONFIG"])["task"]["index"]
+if index == 0:
+    import tensorflow as tf
+    tf.distribute.MultiWorkerMirroredStrategy()
+host, port = json.loads(os.environ["TF_CONFIG"])["cluster"]["worker"][0].split(":")
+while socket.socket().connect_ex((host, int(port))):
+    time.sleep(0.01)
+print("it waits", flush=True)
+time.sleep(1000)
+"""
+
+
+def test_a_worker_that_waits_for_its_peers_does_not_sit_out_its_grace(tflaunch: Command) -> None:
+    started = tflaunch.start("run", "-n", "2", "--grace", "1000", tflaunch.script(WITHOUT_A_PEER))
+    started.until(r"\| it waits")
+    started.send(signal.SIGTERM)
+    status, err = started.end()
+    assert status == 143, err
+    assert "stopped: worker 0-1" in err
+
+
 PREEMPTION = """
 import tensorflow as tf
 def caught():

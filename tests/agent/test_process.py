@@ -229,6 +229,15 @@ class TestStopping:
         assert ward.process.kill_at is not None
         assert before + 30 <= ward.process.kill_at <= time.monotonic() + 30
 
+    def test_one_that_is_deaf_has_none(self, python: Callable[..., Ward]) -> None:
+        ward = python(FOREVER)
+        for deaf, grace in (("false", 30.0), ("true", 0.0)):
+            assert list(ward.process.reports(f'{{"kind": "state", "deaf": {deaf}}}\n'.encode()))
+            ward.process.kill_at = None
+            ward.process.terminate(grace=30.0)
+            assert ward.process.kill_at is not None
+            assert ward.process.kill_at <= time.monotonic() + grace
+
     def test_it_is_told_once(self, python: Callable[..., Ward]) -> None:
         ward = python(FOREVER)
         ward.read(until=b"up")

@@ -75,11 +75,12 @@ def _launchers(figures: Sequence[Figures]) -> list[Launcher]:
 def _preamble(machine: Machine, launchers: Sequence[Launcher]) -> str:
     here = "; ".join(f"{launcher.name}: {launcher.version}" for launcher in launchers if launcher.path)
     missing = ", ".join(launcher.name for launcher in launchers if not launcher.path)
-    lines = [f"- Machine: {_described(machine)}.", f"- Launchers: {here}."]
+    lines = [f"- Machine: {described(machine)}.", f"- Launchers: {here}."]
     return "\n".join([*lines, f"- Not installed, so left out: {missing}."] if missing else lines)
 
 
-def _described(machine: Machine) -> str:
+def described(machine: Machine) -> str:
+    """In a line."""
     hardware = f"{machine.processor}, {machine.cores} cores, {machine.memory_gib:g} GiB"
     return f"{hardware}, {machine.system}, Python {machine.python}; load average before the start: {machine.load:g}"
 

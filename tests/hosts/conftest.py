@@ -62,11 +62,8 @@ def _field(folder: Path, count: int) -> Iterator[Field]:
         pytest.skip(why)
     with ExitStack() as stack:
         bed = stack.enter_context(Testbed(count))
-        tflaunch = Command(folder, bed.on_controller)
+        tflaunch = Command(folder, tuple(bed.on_controller([])))
         made = Field(bed, tflaunch)
         yield made
-        for process in tflaunch.started:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
+        tflaunch.end()
         made.nothing_is_left()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import shutil
 import threading
@@ -383,6 +385,22 @@ def test_a_disk_that_fills_is_told_once_and_what_it_holds_stays_whole(
     monkeypatch.undo()
     assert first.checkpoints.finish(Position(step=5)).complete
     assert tiny().checkpoints.resume().step == 5
+
+
+def test_a_disk_that_is_full_from_the_beginning_is_left_as_it_was(
+    tmp_path: Path, tiny: Callable[..., Tiny], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from worker.checkpoint.disk import Disk
+    from worker.checkpoint.saving import CheckpointError
+
+    def full(self: Disk, name: str, text: str) -> None:
+        (tmp_path / "kept" / name).touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Disk, "put", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        tiny().checkpoints.resume()
+    assert names(tmp_path / "kept") == ["lock"]
 
 
 def test_the_training_does_not_wait_for_the_disk(

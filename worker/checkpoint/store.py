@@ -236,9 +236,11 @@ class Store:
             raise FileExistsError(f"it holds checkpoints that are not the trainer's own ({latest})")
 
     def _try_out(self) -> None:
-        self._make(".writing-trial")
-        self.disk.put(".writing-trial/trial", "can be written to\n")
-        self.disk.clear(".writing-trial")
+        try:
+            self._make(".writing-trial")
+            self.disk.put(".writing-trial/trial", "can be written to\n")
+        finally:
+            self.disk.clear(".writing-trial")
 
     def _make(self, name: str) -> None:
         """Make a folder, anew on a local disk. The directory itself is not made again when it is gone.
