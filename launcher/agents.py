@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from launcher.engines import Channel
+    from launcher.engines import Channel, Docks
     from launcher.loop import Loop
     from launcher.run_dir import RunDir
     from launcher.tree import Tree
@@ -34,26 +34,24 @@ class Agents:
     """One agent on each host. As a context manager it leaves none behind, however the run ends.
 
     Args:
-        channel: starts an agent on the host of this address.
+        docks: how to get one on a host, and how to meet it again.
         started: those that are on their way already.
     """
 
-    def __init__(
-        self, channel: Callable[[str], Channel], started: Mapping[str, Channel], loop: Loop, run_dir: RunDir
-    ) -> None:
-        self._channel = channel
+    def __init__(self, docks: Docks, started: Mapping[str, Channel], loop: Loop, run_dir: RunDir) -> None:
+        self._docks = docks
         self._loop = loop
         self._run_dir = run_dir
         self._links: dict[str, Link] = {}
         self._leased: dict[str, tuple[int, ...]] = {}
         self._hosts: tuple[str, ...] = ()
         for host, each in started.items():
-            self._listen_to(host, Link(host, each))
+            self._listen_to(host, self._link(host, each))
 
     @classmethod
-    def at_work(cls, links: Mapping[str, Link], loop: Loop, run_dir: RunDir) -> Agents:
+    def at_work(cls, docks: Docks, links: Mapping[str, Link], loop: Loop, run_dir: RunDir) -> Agents:
         """Those that have been there for earlier runs."""
-        made = cls(_nobody, {}, loop, run_dir)
+        made = cls(docks, {}, loop, run_dir)
         for host, link in links.items():
             made._listen_to(host, link)
         return made
@@ -142,13 +140,16 @@ class Agents:
     def _knock(self, host: str, knocks: dict[str, int], gone: dict[str, UnavailableError]) -> None:
         knocks[host] += 1
         try:
-            self._listen_to(host, Link(host, self._channel(host)))
+            self._listen_to(host, self._link(host, self._docks.open(host)))
         except UnavailableError as error:
             gone[host] = error
 
     def _is_there(self, host: str) -> bool:
         link = self._links.get(host)
         return link is not None and bool(link.facts) and not link.lost
+
+    def _link(self, host: str, channel: Channel) -> Link:
+        return Link(host, channel, again=self._docks.meet_again, lease=self._docks.lease)
 
     def _listen_to(self, host: str, link: Link) -> None:
         self._links[host] = link
@@ -283,6 +284,11 @@ class Agents:
         if self._is_there(host):
             self._links[host].order(what, **fields)
 
+    def abandon(self, host: str) -> None:
+        """Wait no longer for a connection that is lost."""
+        for event in self._loop.drop(self._links[host], "it was waited for no longer"):
+            self._loop.post(event)
+
     def _until(self, done: Callable[[], bool]) -> Iterator[events.Event]:
         """Yield what happens until ``done``; what must not happen before the workers start is raised."""
         while not done():
@@ -330,7 +336,8 @@ class Agents:
         with suppress(TflaunchError):
             self._again([host for host, link in self._links.items() if link.lost and link.channel.stranded])
         for link in self._links.values():
-            if not link.facts:  # it may be a host that never answers, and it has nothing of ours
+            # It may be a host that never answers, or does not any more; what it has of ours ends by itself.
+            if not link.facts or link.down is not None:
                 list(self._loop.drop(link, "did not say hello"))
             link.bye()
         self._loop.set_timer("farewell", _FAREWELL)
@@ -344,10 +351,6 @@ class Agents:
 def _chance(low: float, high: float) -> float:
     """Where it falls, so that those who were turned away together do not come back together."""
     return low + (high - low) * int.from_bytes(os.urandom(2), "big") / 65_535
-
-
-def _nobody(host: str) -> Channel:
-    raise UnavailableError(f"the agent on {host} is gone")
 
 
 def _missing(gone: Mapping[str, UnavailableError], count: int) -> UnavailableError:

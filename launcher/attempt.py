@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from launcher import events
 from launcher.supervisor import (
+    Abandon,
     AskStacks,
     AskWhoListens,
     KeepStacks,
@@ -110,6 +111,8 @@ class Attempt:
                         self._door.tell("stacks", {"stacks": report.lines, "full": report.full})
                 case KeepStacks(report):
                     self._run_dir.keep_stacks(report.full)
+                case Abandon(host):
+                    self._agents.abandon(host)
                 case SetTimer(name, seconds):
                     self._loop.set_timer(name, seconds)
                 case Say(text):

@@ -95,6 +95,7 @@ class ClusterConfig:
         join_deadline: seconds until all tasks must listen, 0 for never; None: as many as ``joining.JOIN``, from when one does.
         hang_deadline: seconds without progress after which the run counts as hung, 0 for never; None: as many as
             ``pulse.HANG`` once a task has told of progress.
+        lease: seconds that workers go on while the connection to their host is lost, where one can be; 0: none.
         max_restarts: how often the cluster is started again after a failure.
         min_workers: as many have to be left for a restart without the hosts that stay gone; None: all.
         backoff: seconds of the pause before the second restart; each further one is twice as long.
@@ -128,6 +129,7 @@ class ClusterConfig:
     timeout: float | None = None
     join_deadline: float | None = None
     hang_deadline: float | None = None
+    lease: float = 60.0
     max_restarts: int = 0
     min_workers: int | None = None
     backoff: float = 1.0

@@ -24,6 +24,20 @@ class AgentLost(NamedTuple):
     why: str
 
 
+class LinkDown(NamedTuple):
+    """The connection to an agent is lost, and is being looked for again; ``why`` in words. Its workers go on meanwhile."""
+
+    host: str
+    why: str
+
+
+class LinkUp(NamedTuple):
+    """It is back, after so many seconds; nothing was lost."""
+
+    host: str
+    after: float
+
+
 class AgentFault(NamedTuple):
     """An agent could not do what it was told: ``order`` is what it was told, ``task`` its number where there is one."""
 
@@ -215,6 +229,8 @@ class DeadlinePassed(NamedTuple):
 Event = (
     AgentReady
     | AgentLost
+    | LinkDown
+    | LinkUp
     | AgentFault
     | TreeLacks
     | TreePlaced

@@ -261,6 +261,14 @@ KEYS = (
         examples=(1800,),
     ),
     Key(
+        "lease",
+        Seconds(zero=True),
+        "Seconds that workers go on while the connection to their host is lost; 0 for none",
+        "Over ssh. What they say meanwhile is kept there, and comes when the connection is back.",
+        default=60,
+        examples=(300,),
+    ),
+    Key(
         "max_restarts",
         Integer(0, 1_000_000),
         "How often the cluster is started again after a failure",

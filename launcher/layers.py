@@ -179,6 +179,7 @@ class _Settings:
             "timeout": None if timeout is None else float(timeout),
             "join_deadline": None if join is None else float(join),
             "hang_deadline": None if hang is None else float(hang),
+            "lease": float(self.value("lease")),
             "backoff": float(self.value("backoff")),
             "forgive_after": float(self.value("forgive_after")),
             "never_restart": tuple(map(str, self.value("never_restart"))),

@@ -11,48 +11,82 @@ from launcher import events
 from launcher.agent import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from launcher.engines import Channel
 
 
 _HIGH = 4 << 20
+# Between two such, the other side is told how much has come.
+_NEWS = 1 << 20
+# Between two tries to reach a host again.
+_PAUSE = 1.0
 
 
 class Link:
-    """The wire to one host's agent.
+    """The wire to one host's agent, over one connection or several in turn.
+
+    Args:
+        again: where a connection can be lost without its agent: gives another one, told how much of what the agent has said has
+            arrived.
+        lease: for how many seconds the agent waits for that.
 
     Attributes:
         heard: when the last bytes came (monotonic).
         lost: nothing more will come, and nothing can be sent.
+        down: since when there has been no connection (monotonic); None while there is one.
+        is_open: its channel's descriptors are there to be listened to.
         facts: what the agent said of its host; empty until it has said hello.
     """
 
-    def __init__(self, host: str, channel: Channel) -> None:
+    def __init__(
+        self,
+        host: str,
+        channel: Channel,
+        *,
+        again: Callable[[str, int], Channel | None] | None = None,
+        lease: float = 0.0,
+    ) -> None:
         self.host = host
-        self.channel = channel
         self.heard = time.monotonic()
         self.lost = False
+        self.down: float | None = None
         self.leaving = False
-        self._landed = channel.landed
         self.facts: Mapping[str, Any] = {}
+        self._again = again
+        self._lease = lease
         self._reader = wire.Reader()
-        self._writer = wire.Writer(channel.stdin)
+        self._writer = wire.Writer(channel.stdin, keep=lease > 0)
+        self._came = self._told = 0
+        self._next: float | None = None
+        self._ended = ""
         # What to add to the host's clock to get ours; the error is the travel time of the fastest frame that told it.
         self._offset = 0.0
+        self._use(channel)
+
+    def _use(self, channel: Channel) -> None:
+        self.channel = channel
+        self.is_open = True
+        self._landed = channel.landed
+        self._writer.descriptor = channel.stdin
         for descriptor in (channel.stdin, channel.stdout):
             os.set_blocking(descriptor, False)
 
     @property
     def pending(self) -> bool:
         """Orders are waiting for the descriptor to take them."""
-        return self._landed and self._writer.pending > 0 and not self.lost
+        return self._landed and self._writer.pending > 0 and self.is_open
 
     def order(self, what: str, **fields: object) -> None:
         """Queue an order. The loop sends all that is queued at once before it waits, so that N spawns are one read."""
         self._writer.control({"do": what, **fields})
         if what in {"stop", "kill", "bye"}:
             self.channel.wake()
+
+    def beat(self) -> None:
+        """Tell that we live, and how much has come."""
+        self._told = self._came
+        self.order("ping", have=self._came)
 
     def file(self, number: int, data: bytes) -> None:
         """Queue a piece of a file."""
@@ -61,25 +95,31 @@ class Link:
     @property
     def full(self) -> bool:
         """As much is queued as is to be held in memory."""
-        return self._writer.pending > _HIGH
+        return self._writer.held > _HIGH
 
     def flush(self) -> None:
         """Send what is queued; a broken pipe shows itself as EOF on the other descriptor, with the reason."""
-        if self._landed and not self.lost:
+        if self._landed and self.is_open:
             try:
                 self._writer.flush()
             except BrokenPipeError:
                 return
 
     def receive(self) -> Iterator[events.Event]:
-        """Read once and yield what it means. EOF yields AgentLost, unless we had said bye."""
+        """Read once and yield what it means. EOF yields AgentLost, unless we had said bye, or LinkDown."""
         data = os.read(self.channel.stdout, 4 * wire.CHUNK)
         self.heard = time.monotonic()
         if not data:
-            yield from self.give_up(None)
+            yield from self.disconnect(None)
             return
+        if not self._landed:
+            data = self._land(data)
+            if self._landed and self.down is not None:
+                yield events.LinkUp(self.host, time.monotonic() - self.down)
+                self.down = None
         try:
-            for kind, task, payload in self._reader.feed(data if self._landed else self._land(data)):
+            self._came += len(data)
+            for kind, task, payload in self._reader.feed(data):
                 if kind == wire.OUTPUT:
                     yield events.TaskOutput(task, payload)
                 elif kind == wire.FILE:
@@ -88,26 +128,79 @@ class Link:
                     yield from self._understand(json.loads(payload))
         except (wire.WireError, ValueError, KeyError) as error:
             yield from self.give_up(f"sent something that is no frame of ours ({error})")
+        if self._lease and self._came - self._told > _NEWS:
+            self.beat()
 
     def _land(self, data: bytes) -> bytes:
-        answer, rest = self.channel.land(data)
-        if answer:
-            self._writer.precede(answer)
-        self._landed = rest is not None
-        return rest or b""
+        landing = self.channel.land(data)
+        if landing.answer:
+            self._writer.precede(landing.answer)
+        self._landed = landing.rest is not None
+        if landing.had is not None:
+            self._writer.rewind(landing.had)
+        return landing.rest or b""
 
-    def give_up(self, why: str | None) -> Iterator[events.Event]:
-        """Take the agent for lost; ``why`` None: its end of the wire is closed, and how its carrier ended says why."""
+    def disconnect(self, why: str | None) -> Iterator[events.Event]:
+        """The connection is lost; ``why`` None: its end of the wire is closed, and how its carrier ended says why.
+
+        That is the end of its agent, or LinkDown: for the time of the lease it may be met again.
+        """
+        ended = self._ended = self._close(why)
+        now = time.monotonic()
+        since = now if self.down is None else self.down
+        waits = self._lease and self.facts and not self.leaving and not self.channel.deserted
+        if not waits or now >= since + self._lease:
+            yield from self.give_up(ended)
+            return
+        self._next = min(now + _PAUSE, since + self._lease)
+        if self.down is None:
+            self.down, self._next = now, now
+            yield events.LinkDown(self.host, ended)
+
+    def give_up(self, why: str) -> Iterator[events.Event]:
+        """Take the agent for lost."""
         if self.lost:
             return
+        if self.is_open:
+            self._close(why)
         self.lost = True
+        if not self.leaving:
+            yield events.AgentLost(self.host, self._epitaph(why))
+
+    def _close(self, why: str | None) -> str:
+        """Close the channel; returns why, in words."""
         if why is not None:
             # After EOF the carrier is left alone: it may be busy ending what the agent left behind.
             self.channel.kill()
         ended = self.channel.wait()
         self.channel.close()
-        if not self.leaving:
-            yield events.AgentLost(self.host, why or ended)
+        self.is_open = self._landed = False
+        return why or ended
+
+    def _epitaph(self, why: str) -> str:
+        if self.channel.deserted:
+            return "its host answers, but the agent is gone: it was killed, or the host was started again"
+        return why if self.down is None else f"out of reach for {time.monotonic() - self.down:.0f} s: {why}"
+
+    @property
+    def next(self) -> float | None:
+        """When to ``look`` for it (monotonic); None while there is nothing to look for."""
+        if self.lost or self.down is None:
+            return None
+        return self.down + self._lease if self.is_open else self._next
+
+    def look(self) -> Iterator[events.Event]:
+        """Try to reach the host again, or give it up when its lease is over."""
+        assert self.down is not None  # noqa: S101 - or nobody would look
+        if time.monotonic() >= self.down + self._lease:
+            yield from self.give_up("it does not answer" if self.is_open else self._ended)
+            return
+        self._next = None
+        channel = self._again(self.host, self._came) if self._again else None
+        if channel is None:
+            yield from self.give_up("it is not met again")
+        else:
+            self._use(channel)
 
     def bye(self) -> None:
         """Tell the agent to end whatever is left, and to go."""

@@ -69,6 +69,9 @@ class Loop:
     def add(self, link: Link) -> None:
         """Listen to one more agent."""
         self._links.append(link)
+        self._listen(link)
+
+    def _listen(self, link: Link) -> None:
         self._selector.register(link.channel.stdout, selectors.EVENT_READ, partial(self._read, link))
 
     def send(self) -> None:
@@ -86,9 +89,13 @@ class Loop:
 
     def drop(self, link: Link, why: str) -> Iterator[events.Event]:
         """Take an agent for lost, and listen to it no more."""
-        if not link.lost:
-            self._selector.unregister(link.channel.stdout)
-            yield from link.give_up(why)
+        self._forget(link)
+        yield from link.give_up(why)
+
+    def _forget(self, link: Link) -> None:
+        for descriptor in (link.channel.stdin, link.channel.stdout) if link.is_open else ():
+            if descriptor in self._selector.get_map():
+                self._selector.unregister(descriptor)
 
     def set_timer(self, name: str, seconds: float) -> None:
         """Post DeadlinePassed(name) once, after that time."""
@@ -115,10 +122,12 @@ class Loop:
         yield from self._on_time()
 
     def _read(self, link: Link) -> Iterator[events.Event]:
-        descriptor = link.channel.stdout
+        descriptors = link.channel.stdin, link.channel.stdout
         yield from link.receive()
-        if link.lost:
-            self._selector.unregister(descriptor)
+        if not link.is_open:
+            for descriptor in descriptors:
+                if descriptor in self._selector.get_map():
+                    self._selector.unregister(descriptor)
 
     def _signals(self) -> Iterator[events.Event]:
         with suppress(BlockingIOError):
@@ -142,7 +151,7 @@ class Loop:
             self._selector.register(descriptor, selectors.EVENT_WRITE)
 
     def _until_next(self) -> float | None:
-        moments = [*self._timers.values()]
+        moments = [*self._timers.values(), *(link.next for link in self._links if link.next is not None)]
         if self._silence is not None:
             moments.append(self._beat + _HEARTBEAT)
         # epoll counts milliseconds in an int: some 24 days are as long as it can wait.
@@ -153,18 +162,28 @@ class Loop:
         for name in [name for name, at in self._timers.items() if now >= at]:
             del self._timers[name]
             yield events.DeadlinePassed(name)
+        yield from self._look_for(now)
         if self._silence is not None and now - self._beat >= _HEARTBEAT:
             self._beat = now
             yield from self._check_hearts(now, self._silence)
 
     def _check_hearts(self, now: float, silence: float) -> Iterator[events.Event]:
         for link in self._links:
-            if link.lost:
+            if not link.is_open or link.down is not None:
                 continue
-            link.order("ping")
+            link.beat()
             # Until it has said hello, it is whoever waits for that who loses patience.
             if link.facts and now - link.heard > silence:
-                yield from self.drop(link, f"not heard of for {silence:g} s")
+                self._forget(link)
+                yield from link.disconnect(f"not heard of for {silence:g} s")
+
+    def _look_for(self, now: float) -> Iterator[events.Event]:
+        for link in self._links:
+            if link.next is not None and now >= link.next:
+                self._forget(link)
+                yield from link.look()
+                if link.is_open:
+                    self._listen(link)
 
 
 def _noted(_number: int, _frame: FrameType | None) -> None:

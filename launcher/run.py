@@ -53,7 +53,8 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
 def _run_in(
     run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console
 ) -> Outcome:
-    started = engines.open_first(engine, config, run_dir)
+    docks, first = engines.Docks(engine, config, run_dir), config.hosts[0].address
+    started = {first: docks.open(first)}
     kernel.allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
     from launcher import outcome
@@ -66,7 +67,7 @@ def _run_in(
 
     with (
         Loop(console, engine.silence) as loop,
-        Agents(lambda host: engines.open_one(engine, config, host, run_dir), started, loop, run_dir) as agents,
+        Agents(docks, started, loop, run_dir) as agents,
     ):
         tree = preflight.tree(config, run_dir.path.parent)
         settled = partial(settle, agents=agents, run_dir=run_dir, forwarded=forwarded, tree=tree)

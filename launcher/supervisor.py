@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 # A stopped worker is given up after as many seconds. TensorFlow's own heartbeats end its peers after 7 to 12 (2.21).
 STOPPED = 10.0
+# When all is to end, a host that cannot be reached is waited for no longer. Its agent ends what is there by itself.
+DOWN = 10.0
 
 
 class Spawn(NamedTuple):
@@ -87,6 +89,12 @@ class KeepStacks(NamedTuple):
     report: Report
 
 
+class Abandon(NamedTuple):
+    """Wait no longer for the connection to this host, which is lost."""
+
+    host: str
+
+
 class SetTimer(NamedTuple):
     """Post DeadlinePassed(name) after this many seconds."""
 
@@ -100,7 +108,20 @@ class Say(NamedTuple):
     text: str
 
 
-Command = Spawn | Stop | Kill | Signal | SetLine | AskWhoListens | AskStacks | ShowStacks | KeepStacks | SetTimer | Say
+Command = (
+    Spawn
+    | Stop
+    | Kill
+    | Signal
+    | SetLine
+    | AskWhoListens
+    | AskStacks
+    | ShowStacks
+    | KeepStacks
+    | Abandon
+    | SetTimer
+    | Say
+)
 
 
 @dataclass
@@ -109,6 +130,7 @@ class _TaskState:
     exited: events.TaskExited | None = None
     error: Mapping[str, Any] | None = None
     lost: str = ""
+    lost_at: float = 0.0
     told_to_stop: float | None = None
     stopped: float | None = None
     preempted: Mapping[str, Any] | None = None
@@ -125,7 +147,8 @@ class _TaskState:
     def ending(self, *, waited: bool) -> Ending:
         stopped = self.stopped if waited else None
         unanswered = tuple(sorted(self.unanswered))
-        return Ending(self.task, self.exited, self.error, self.lost, stopped, self.preempted, unanswered)
+        lost = self.lost, self.lost_at
+        return Ending(self.task, self.exited, self.error, *lost, stopped, self.preempted, unanswered)
 
 
 @dataclass
@@ -143,6 +166,7 @@ class Supervisor:
     plan: Plan
     pulse: Pulse = field(init=False)
     stacks: Report | None = field(init=False, default=None)
+    _down: set[str] = field(init=False, default_factory=set)
     _states: list[_TaskState] = field(init=False)
     _now: float = field(init=False, default=0.0)
     _ending: bool = field(init=False, default=False)
@@ -210,7 +234,15 @@ class Supervisor:
             case events.AgentFault(order="spawn", task=int(number)):
                 return self._on_spawn_fault(self._states[number], event)
             case events.AgentLost(host, why):
+                self._down.discard(host)
                 return self._on_lost(host, why)
+            case events.LinkDown(host, why):
+                return self._on_link_down(host, why)
+            case events.LinkUp(host, after):
+                self._down.discard(host)
+                return [Say(f"{host} is back after {after:.0f} s; nothing of it was lost")]
+            case events.DeadlinePassed(name) if name.removeprefix("down ") in self._down:
+                return [Abandon(name.removeprefix("down "))]
             case events.Signalled(number):
                 return self._on_signal(number)
             case events.HostTerminated(host):
@@ -398,10 +430,15 @@ class Supervisor:
         state.error = {"kind": "not-started", "step": "be started", "error": event.reason, "errno": event.number}
         return self._on_exit(events.TaskExited(state.task.number, 127, None, False, False, (), 0, self._now))
 
+    def _on_link_down(self, host: str, why: str) -> list[Command]:
+        self._down.add(host)
+        said = Say(f"no connection to {host} ({why}); its workers go on for {self.plan.config.lease:g} s without it")
+        return [said, SetTimer(f"down {host}", DOWN)] if self._ending else [said]
+
     def _on_lost(self, host: str, why: str) -> list[Command]:
         for state in self._states:
             if state.task.host == host and not state.over:
-                state.lost = why
+                state.lost, state.lost_at = why, self._now
         call = self._roll_call
         if call is not None:
             call.hear(host)
@@ -416,11 +453,12 @@ class Supervisor:
             grace = self.plan.config.grace
             return [Say(f"stopping {left} {noun}, up to {grace:g} s each; once more kills them"), *self._stop_all()]
         self._ending = True
-        return [Kill(state.task.number) for state in self._states if not state.over]
+        killed = [Kill(state.task.number) for state in self._states if not state.over]
+        return [*killed, *(Abandon(host) for host in sorted(self._down))]
 
     def _stop_all(self) -> list[Command]:
         self._ending = True
-        return self._stop(self._states)
+        return [*self._stop(self._states), *(SetTimer(f"down {host}", DOWN) for host in sorted(self._down))]
 
     def _stop(self, states: Iterable[_TaskState]) -> list[Command]:
         commands: list[Command] = []

@@ -40,7 +40,7 @@ class Ending(NamedTuple):
     Attributes:
         exited: how its process ended; None when it was never seen to end.
         error: its last error, exit or not-started record, if it made one.
-        lost: why its host was lost, with the task still on it; empty when it was not.
+        lost: why its host was lost, with the task still on it; empty when it was not. ``lost_at`` is when.
         stopped: when a signal stopped it, if it did not go on before the run was ended.
         preempted: its record of that it saved its work and ended because of a SIGTERM, if it made one.
         unanswered: numbers of the tasks whose hosts acknowledged nothing any more of what it sent them.
@@ -50,6 +50,7 @@ class Ending(NamedTuple):
     exited: TaskExited | None = None
     error: Mapping[str, Any] | None = None
     lost: str = ""
+    lost_at: float = 0.0
     stopped: float | None = None
     preempted: Mapping[str, Any] | None = None
     unanswered: tuple[int, ...] = ()
@@ -110,7 +111,7 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     victims = [ending for ending in endings if fates[ending.task.number] == "victim"]
     suspects = [ending for ending in failed or victims if interruption is None or _when(ending) < interruption.time]
     lost = [ending for ending in endings if fates[ending.task.number] == "lost"]
-    if lost and not failed:
+    if lost and not failed and (interruption is None or lost[0].lost_at < interruption.time):
         reason = f"the agent on {lost[0].task.host} was lost: {lost[0].lost}"
         return Verdict("unavailable", 69, None, reason, "", fates)
     if suspects and not failed and (cut := network.cut(endings)):

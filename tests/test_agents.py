@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,14 +12,16 @@ from launcher import agents as agents_module
 from launcher import events
 from launcher.agent import wire
 from launcher.agents import Agents
+from launcher.config import ClusterConfig, HostSpec, Program
 from launcher.console import Console
+from launcher.engines import Docks
 from launcher.errors import DeadlineError, Interrupted, UnavailableError
 from launcher.loop import Loop
 from launcher.run_dir import RunDir
 from tests.test_link import Wire, hello
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
@@ -34,19 +36,30 @@ def loop() -> Iterator[Loop]:
 class Pair:
     """Two hosts whose agents have said hello; ``doors`` gives what comes when one is started again."""
 
+    silence: float | None = None
+
     def __init__(self, loop: Loop, run_dir: RunDir) -> None:
+        hosts = tuple(HostSpec(name) for name in ("a", "b", "c", *(f"h{number}" for number in range(5))))
+        config = ClusterConfig(command=Program(("true",)), name="t", engine="x", hosts=hosts, workers=8)
+        self.docks = Docks(self, config, run_dir)
         self.loop = loop
         self.a, self.b = Wire(), Wire()
         self.doors: dict[str, list[Wire]] = {"a": [self.a], "b": [self.b]}
-        self.agents = Agents(self.open, {}, loop, run_dir)
+        self.agents = Agents(self.docks, {}, loop, run_dir)
         for each in (self.a, self.b):
             each.says(hello(5.0))
         assert self.agents.meet(["a", "b"]).keys() == {"a", "b"}
 
-    def open(self, host: str) -> Wire:
-        if not self.doors[host]:
-            raise UnavailableError(f"{host}: no route to host", "see to it")
-        return self.doors[host].pop(0)
+    def open(self, host: HostSpec, **_: Any) -> Wire:
+        if not self.doors[host.address]:
+            raise UnavailableError(f"{host.address}: no route to host", "see to it")
+        return self.doors[host.address].pop(0)
+
+    def meet_again(self, host: HostSpec, **_: Any) -> Wire | None:
+        raise AssertionError(host)
+
+    def peek(self, host: HostSpec) -> Mapping[str, Any] | None:
+        raise AssertionError(host)
 
     def lose_b(self) -> None:
         os.close(self.b.words_end)
@@ -80,7 +93,7 @@ def mute() -> Wire:
 class TestMeet:
     def test_all_that_are_missing_are_told(self, pair: Pair) -> None:
         pair.lose_b()
-        pair.agents = Agents(pair.open, {}, pair.loop, pair.agents._run_dir)
+        pair.agents = Agents(pair.docks, {}, pair.loop, pair.agents._run_dir)
         pair.doors = {"a": [mute()], "b": [], "c": [greeting()]}
         with pytest.raises(UnavailableError) as caught:
             pair.agents.meet(["a", "b", "c"])
@@ -95,8 +108,8 @@ class TestMeet:
         names = [f"h{number}" for number in range(5)]
         opened: list[Wire] = []
 
-        def open_(_: str) -> Wire:
-            # Each speaks when the next but one has been started.
+        def open_(_: HostSpec, **__: Any) -> Wire:
+            # Each speaks when the next has been started.
             opened.append(Wire())
             if len(opened) > 1:
                 opened[-2].says(hello(5.0))
@@ -104,7 +117,8 @@ class TestMeet:
                 opened[-1].says(hello(5.0))
             return opened[-1]
 
-        assert Agents(open_, {}, pair.loop, pair.agents._run_dir).meet(names).keys() == set(names)
+        monkeypatch.setattr(pair, "open", open_)
+        assert Agents(pair.docks, {}, pair.loop, pair.agents._run_dir).meet(names).keys() == set(names)
 
     def test_one_that_was_turned_away_knocks_again(self, pair: Pair) -> None:
         away = mute()

@@ -9,6 +9,7 @@ import pytest
 
 from launcher import events
 from launcher.agent import wire
+from launcher.engines import Landing
 from launcher.link import Link
 
 if TYPE_CHECKING:
@@ -27,9 +28,10 @@ class Wire:
     landed = True
     turned_away = False
     stranded = False
+    deserted = False
 
-    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
-        return b"", data
+    def land(self, data: bytes) -> Landing:
+        return Landing(rest=data)
 
     def wait(self) -> str:
         self.deeds.append("wait")
@@ -161,9 +163,9 @@ class Travelling(Wire):
 
     landed = False
 
-    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
+    def land(self, data: bytes) -> Landing:
         _, mark, rest = data.partition(b"MARK")
-        return (b"the rest of me", rest) if mark else (b"", None)
+        return Landing(b"the rest of me", rest) if mark else Landing()
 
 
 class TestLanding:

@@ -14,6 +14,7 @@ from launcher import events
 from launcher.agent import wire
 from launcher.console import Console
 from launcher.door import Door, reachable
+from launcher.engines import Landing
 from launcher.link import Link
 from launcher.loop import Loop
 
@@ -35,9 +36,10 @@ class Wire:
     landed = True
     turned_away = False
     stranded = False
+    deserted = False
 
-    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
-        return b"", data
+    def land(self, data: bytes) -> Landing:
+        return Landing(rest=data)
 
     def wait(self) -> str:
         return "it ended with status 3"
@@ -228,7 +230,7 @@ class TestSilence:
         with Loop(console, 0.05) as loop:
             loop.add(link)
             assert next_event(loop) == events.AgentLost("a", "not heard of for 0.05 s")
-        assert wire.control({"do": "ping"}) in os.read(agent.orders_end, 1 << 16)
+        assert wire.control({"do": "ping", "have": 0}) in os.read(agent.orders_end, 1 << 16)
 
     def test_one_that_has_not_said_hello_may_still_be_on_its_way(
         self, console: Console, link: Link, monkeypatch: pytest.MonkeyPatch

@@ -13,13 +13,13 @@ import os
 import selectors
 import signal
 import time
-from contextlib import suppress
 from functools import partial
 
 from . import facts, guard, kernel, stacks, strays, wire
 from .nursery import Nursery
 from .process import never_lived
 from .switch import Switch
+from .tether import Tether
 from .unanswered import unanswered
 
 TYPE_CHECKING = False
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 HEARTBEAT = 2.0
 _LONGEST_WAIT = 86_400.0
-# What is held for a slow launcher before the workers have to wait for it.
-_HIGH, _LOW = 8 << 20, 2 << 20
 # How long descendants of a worker that is gone may hold its pipes.
 _DRAIN = 2.0
 
@@ -42,31 +40,28 @@ _DRAIN = 2.0
 class Agent:
     """The loop. It owns every worker of this host; all it knows comes through descriptors and SIGCHLD."""
 
-    def __init__(self, silence: float | None) -> None:
+    def __init__(self, silence: float | None, lease: float = 0.0, mooring: str = "") -> None:
         self._silence = silence
-        self._reader = wire.Reader()
-        self._writer = wire.Writer(1)
         self._processes: dict[int, Process] = {}
         self._leases: list[Lease] = []
         self._switch = Switch()
         self._questions: list[stacks.Question] = []
         self._selector = selectors.DefaultSelector()
+        self._tether = Tether(self._selector, mooring, lease, self._take)
+        self._tell: Callable[..., None] = self._tether.tell
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._cargo: Cargo | None = None
         self._ending = False
         self._held_back = False
-        self._heard = self._beat = time.monotonic()
+        self._beat = time.monotonic()
         self._guard = os.getppid()
         self._told_to_end = False
 
     def run(self) -> None:
         """Serve the launcher until it says bye, goes away, or falls silent; then end whatever is left."""
-        for descriptor in (0, 1):
-            os.set_blocking(descriptor, False)
-        self._watch(0, self._on_launcher)
         self._watch(_wakeup(), self._on_signal)
-        self._writer.control({"do": "hello", "protocol": wire.PROTOCOL, "facts": facts.gather()})
-        while not self._ending:
+        self._tell("hello", protocol=wire.PROTOCOL, facts=facts.gather())
+        while not self._ending and not self._tether.gone:
             self._flush()
             for key, _ in self._selector.select(self._until_next()):
                 key.data(key.fd)
@@ -78,16 +73,11 @@ class Agent:
 
     # From the launcher
 
-    def _on_launcher(self, descriptor: int) -> None:
-        data = os.read(descriptor, wire.CHUNK)
-        self._heard = time.monotonic()
-        if not data:
-            self._ending = True
-        for kind, number, payload in self._reader.feed(data):
-            if kind == wire.FILE:
-                self._carry().receive(number, payload)
-            else:
-                self._obey(json.loads(payload))
+    def _take(self, kind: int, number: int, payload: bytes) -> None:
+        if kind == wire.FILE:
+            self._carry().receive(number, payload)
+        else:
+            self._obey(json.loads(payload))
 
     def _obey(self, order: dict[str, Any]) -> None:
         match order["do"]:
@@ -128,7 +118,7 @@ class Agent:
         # It takes hashlib, which takes 5 ms to import.
         from .cargo import Cargo
 
-        self._cargo = self._cargo or Cargo(self._tell, self._writer.file)
+        self._cargo = self._cargo or Cargo(self._tell, self._tether.file)
         return self._cargo
 
     def _lease(self, count: int, ports: list[int] | None) -> None:
@@ -199,12 +189,12 @@ class Agent:
             take_in(process, data)
         else:
             self._close(process, descriptor)
-        if self._writer.pending > _HIGH:
+        if self._tether.full:
             self._flush()
             self._hold_back()
 
     def _on_output(self, process: Process, data: bytes) -> None:
-        self._writer.output(process.number, data)
+        self._tether.output(process.number, data)
 
     def _on_report(self, process: Process, data: bytes) -> None:
         for record in process.reports(data):
@@ -240,6 +230,7 @@ class Agent:
         """The host goes down, say. The workers have time to save: the launcher stops them everywhere, and says bye."""
         if self._told_to_end or os.getppid() != self._guard:
             self._ending = True  # told again, or by the kernel because the guard is gone
+            return
         self._told_to_end = True
         self._tell("terminated")
 
@@ -271,9 +262,10 @@ class Agent:
     # Time
 
     def _until_next(self) -> float | None:
-        if self._ending or self._can_carry():
+        if self._ending or self._tether.gone or self._can_carry():
             return 0.0
         moments = [] if self._silence is None else [self._beat + HEARTBEAT]
+        moments += [] if self._tether.next is None else [self._tether.next]
         for process in self._processes.values():
             moments += [at for at in (process.kill_at, process.drain_by) if at is not None]
         moments += [question.next for question in self._questions]
@@ -281,7 +273,7 @@ class Agent:
         return min(_LONGEST_WAIT, max(0.0, min(moments) - time.monotonic())) if moments else None
 
     def _can_carry(self) -> bool:
-        return self._cargo is not None and self._cargo.busy and self._writer.pending < _LOW
+        return self._cargo is not None and self._cargo.busy and self._tether.idle
 
     def _on_time(self) -> None:
         if self._cargo is not None and self._can_carry():
@@ -299,8 +291,11 @@ class Agent:
         # Where nobody would take silence for death, nobody is woken to break it.
         if self._silence is not None and now - self._beat >= HEARTBEAT:
             self._beat = now
-            self._tell("ping", clock=time.time())
-            self._ending = self._ending or now - self._heard > self._silence
+            if now - self._tether.heard > self._silence:
+                self._tether.lose()
+            else:
+                self._tether.beat()
+        self._tether.on_time()
 
     def _take_answers(self) -> None:
         answered = [question for question in self._questions if question.answered()]
@@ -320,27 +315,14 @@ class Agent:
 
     # To the launcher
 
-    def _tell(self, what: str, **fields: object) -> None:
-        self._writer.control({"do": what, **fields})
-
     def _flush(self) -> None:
-        try:
-            self._writer.flush()
-        except BrokenPipeError:
-            self._ending = True
-            return
-        waiting = self._writer.pending > 0
-        if waiting != (1 in self._selector.get_map()):
-            if waiting:
-                self._selector.register(1, selectors.EVENT_WRITE, lambda _: None)
-            else:
-                self._selector.unregister(1)
-        if self._held_back and self._writer.pending < _LOW:
+        self._tether.flush()
+        if self._held_back and self._tether.relieved:
             self._resume()
 
     def _hold_back(self) -> None:
         """Stop reading what the workers say: the pipes fill up and they wait, as they would for a slow disk."""
-        if self._held_back or self._writer.pending <= _HIGH:
+        if self._held_back or not self._tether.full:
             return
         self._held_back = True
         for process in self._processes.values():
@@ -356,8 +338,7 @@ class Agent:
     # The end
 
     def _leave(self) -> None:
-        with suppress(BrokenPipeError):
-            self._writer.flush()
+        self._tether.close()
         for process in self._processes.values():
             process.kill()
         for held in self._leases:
@@ -377,7 +358,12 @@ def _wakeup() -> int:
 
 
 def main(options: str) -> None:
-    """Run the agent; ``options`` is a JSON object: ``private`` (bool), ``silence`` (seconds, or null for never)."""
+    """Run the agent.
+
+    Args:
+        options: a JSON object: ``private`` (bool), ``silence`` (seconds, or null for never), and where the connection may be cut
+            for a time, ``lease`` (seconds) and ``mooring`` (the path of a socket).
+    """
     chosen = json.loads(options)
     kernel.allow_descriptors()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -387,7 +373,8 @@ def main(options: str) -> None:
         except OSError as error:
             _refuse(error)
             return
-    guard.stand(lambda: Agent(chosen["silence"]).run())
+    tied = {name: chosen[name] for name in ("lease", "mooring") if name in chosen}
+    guard.stand(lambda: Agent(chosen["silence"], **tied).run())
 
 
 def _refuse(error: OSError) -> None:

@@ -75,7 +75,8 @@ def _outlive(loop: int) -> int:
             continue
         if os.WIFSTOPPED(status):
             told = f"a signal has stopped the agent; it is ended unless it goes on within {_STOPPED:g} s\n"
-            os.write(2, told.encode())
+            with suppress(BrokenPipeError):  # the connection that it was for may be lost
+                os.write(2, told.encode())
             signal.setitimer(signal.ITIMER_REAL, _STOPPED)
         elif os.WIFCONTINUED(status):
             signal.setitimer(signal.ITIMER_REAL, 0)

@@ -3,6 +3,10 @@
 Its source is the first line that arrives, so that nothing of ours has to be there; a line of JSON follows: ``digest`` of the
 zip, its ``size``, and the agent's ``options``. It answers MARK, and ``-`` if it is to be sent the zip, ``+`` if it is here.
 Whatever a login shell prints comes before MARK.
+
+Where the agent is here already, and only the connection to it was lost, the line has ``join``, the agent's socket, and ``have``, how
+much of what it said has arrived. This process then hands its own connection over (``tether.py``), which answers MARK, ``=`` and, in
+eight bytes, how much of what it was told has arrived; or MARK and ``!``: there is no such agent any more.
 """
 
 import sys
@@ -10,8 +14,10 @@ import sys
 if sys.version_info < (3, 11):  # noqa: UP036 - whatever interpreter is there reads this
     sys.exit("Python 3.11 or later is needed, not " + sys.version.split()[0] + ": " + sys.executable)
 
+import errno
 import json
 import os
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,20 +31,50 @@ def land() -> None:
     # Unbuffered: what follows the zip is for the agent.
     source = open(0, "rb", 0, closefd=False)  # noqa: SIM115
     order = json.loads(source.readline())
+    if "join" in order:
+        join(order["join"], order["have"])
     try:
         folder = place(order["digest"], order["size"], source)
+        options = order["options"]
+        if options.get("lease"):
+            options["mooring"] = moorings() + "/" + options["mooring"]
     except OSError as error:
         sys.exit("cannot keep the agent: " + str(error))
     sys.path.append(folder)
     from launcher.agent.__main__ import main
 
-    main(json.dumps(order["options"]))
+    main(json.dumps(options))
+
+
+def join(mooring: str, have: int) -> None:
+    """Give an agent this connection, and wait until it lets go of it."""
+    import socket
+
+    caller = socket.socket(socket.AF_UNIX)
+    try:
+        caller.connect(moorings() + "/" + mooring)
+        socket.send_fds(caller, [json.dumps({"have": have}).encode()], [0, 1, 2])
+    except OSError:
+        answer(b"!")
+        sys.exit("its agent is gone")
+    caller.recv(1)
+    sys.exit(1)
+
+
+def moorings() -> str:
+    """The folder of the agents' sockets. Not in a home, which hosts may share, nor where a login's end removes it."""
+    folder = "/tmp/tflaunch-" + str(os.getuid())  # noqa: S108 - made for its owner alone, and refused if it is not
+    with suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    status = os.lstat(folder)
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        raise PermissionError(errno.EPERM, "not this user's alone", folder)
+    return folder
 
 
 def place(digest: str, size: int, source: "RawIOBase") -> str:
     """The folder that holds what is in the zip."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    base = os.path.join(cache, "tflaunch")
+    base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tflaunch")
     folder = os.path.join(base, "agent-" + digest[:16])
     if os.path.isdir(folder):
         answer(b"+")

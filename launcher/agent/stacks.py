@@ -38,9 +38,9 @@ class Question:
         self.number = process.number
         self.text = ""
         self._process = process
-        self.state = state_of(process.pid)
+        self.state = _living(process.pid)
         self._changed = self._asked = self.next = time.monotonic()
-        self._file = _open(process.pid, process.stacks) if self.state not in {"", "T", "t", "Z"} else -1
+        self._file = _open(process.pid, process.stacks) if self.state not in {"", "T", "t"} else -1
         self._size = 0
         if self._file >= 0:
             # However often it is asked, its memory holds one answer. Its own end of the file stays where it was, and
@@ -65,7 +65,7 @@ class Question:
         os.close(self._file)
         self._file = -1
         if not self.text:  # something has kept it from answering since
-            self.state = state_of(self._process.pid) if self._process.ended is None else ""
+            self.state = _living(self._process.pid) if self._process.ended is None else ""
         return True
 
 
@@ -73,6 +73,11 @@ def state_of(pid: int) -> str:
     with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()[0].decode()
     return ""
+
+
+def _living(pid: int) -> str:
+    """The same; of one that only waits to be reaped, nothing."""
+    return state_of(pid).replace("Z", "")
 
 
 def _content(file: int, size: int) -> str:

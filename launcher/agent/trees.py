@@ -26,8 +26,7 @@ Entry = tuple[str, int, int, str]
 
 def base() -> str:
     """Where the folders are."""
-    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return os.path.join(cache, "tflaunch", "code")
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tflaunch", "code")
 
 
 class Tree:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 PROTOCOL = 1
+# Where an agent has to come to its host first, this comes before its first frame (landing.py, which is alone then, has its own).
+MARK = b"\0tflaunch\0"
 
 CONTROL = 0
 OUTPUT = 1
@@ -85,15 +87,29 @@ def _size(data: bytes | bytearray, start: int = 0) -> int:
 
 
 class Writer:
-    """Frames on their way into a non-blocking descriptor; keeps what does not fit yet."""
+    """Frames on their way into a non-blocking descriptor; keeps what does not fit yet.
+
+    Args:
+        keep: keep what was written, too, until the other side acknowledges it: it can be written again from there on.
+    """
 
     # writev takes at most IOV_MAX (1024) buffers at a time.
     _MOST = 512
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, keep: bool = False) -> None:
         self.descriptor = descriptor
         self.pending = 0
+        self._keep = keep
         self._queue: deque[memoryview] = deque()
+        self._kept: deque[memoryview] = deque()
+        # Of the stream, frames alone: how much is acknowledged, and how much more is kept.
+        self._acknowledged = self._size = 0
+        self._preceding = 0
+
+    @property
+    def held(self) -> int:
+        """Bytes in memory."""
+        return self.pending + self._size
 
     def control(self, message: Mapping[str, object]) -> None:
         """Queue one control frame."""
@@ -112,6 +128,7 @@ class Writer:
     def precede(self, data: bytes) -> None:
         """Queue what is no frame, before all others; nothing may have been written yet."""
         self._queue.appendleft(memoryview(data))
+        self._preceding = len(data)
         self.pending += len(data)
 
     def flush(self) -> None:
@@ -128,6 +145,26 @@ class Writer:
                 return
             self._drop(written)
 
+    def acknowledge(self, position: int) -> None:
+        """The other side has the stream up to there."""
+        while self._kept and self._acknowledged < position:
+            head = self._kept[0]
+            count = min(len(head), position - self._acknowledged)
+            self._acknowledged += count
+            self._size -= count
+            if count < len(head):
+                self._kept[0] = head[count:]
+            else:
+                self._kept.popleft()
+
+    def rewind(self, position: int) -> None:
+        """The other side has the stream up to there, and nothing of what was written after that: write it again."""
+        self.acknowledge(position)
+        self._queue.extendleft(reversed(self._kept))
+        self.pending += self._size
+        self._size = 0
+        self._kept.clear()
+
     def _add(self, data: bytes) -> None:
         if data:
             self._queue.append(memoryview(data))
@@ -136,9 +173,13 @@ class Writer:
     def _drop(self, written: int) -> None:
         self.pending -= written
         while written:
-            head = self._queue[0]
+            head = self._queue.popleft()
             if written < len(head):
-                self._queue[0] = head[written:]
-                return
+                self._queue.appendleft(head[written:])
+                head = head[:written]
             written -= len(head)
-            self._queue.popleft()
+            if self._preceding:
+                self._preceding -= len(head)
+            elif self._keep:
+                self._kept.append(head)
+                self._size += len(head)

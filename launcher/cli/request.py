@@ -35,6 +35,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--hang-deadline", type=float, metavar="S", help="Seconds without progress. Default: 600 if any is told."
     ),
+    click.option("--lease", type=float, metavar="S", help="Seconds a host may be out of reach. Default: 60."),
     click.option("--max-restarts", type=int, metavar="N", help="Start again after failures, so often. Default: 0."),
     click.option("--min-workers", type=int, metavar="M", help="Restart with as few, without hosts that stay gone."),
     click.option("--sync/--no-sync", default=None, help="Copy the working tree to the other hosts, or not."),

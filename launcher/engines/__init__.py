@@ -21,6 +21,20 @@ if TYPE_CHECKING:
 GROUP = "tflaunch.engines"
 
 
+class Landing(NamedTuple):
+    """What came of what a travelling agent said first.
+
+    Attributes:
+        answer: what to send to it, before anything else.
+        rest: what is its own of what has come, once it is there; None until then.
+        had: where it was there already: how much of what it was told had arrived; else None.
+    """
+
+    answer: bytes = b""
+    rest: bytes | None = None
+    had: int | None = None
+
+
 class Channel(Protocol):
     """A started agent, or one that is on its way to its host.
 
@@ -45,12 +59,12 @@ class Channel(Protocol):
     def turned_away(self) -> bool:
         """It did not start because too many wanted to at once: another try may help."""
 
-    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
-        """Take in what came before its first frame, where it has not ``landed``.
+    @property
+    def deserted(self) -> bool:
+        """Where an agent was to be met again, there is none any more."""
 
-        Returns:
-            What to answer; and what of ``data`` is the agent's, once it is there: None until then.
-        """
+    def land(self, data: bytes) -> Landing:
+        """Take in what came before its first frame, where it has not ``landed``."""
 
     def wait(self) -> str:
         """Wait for what carries the agent here to end; says how it ended, in words. Call it once."""
@@ -75,11 +89,22 @@ class Engine(Protocol):
 
     silence: float | None
 
-    def open(self, host: HostSpec, *, private: bool, log: Path) -> Channel:
+    def open(self, host: HostSpec, *, private: bool, log: Path, lease: float, mooring: str) -> Channel:
         """Start an agent on ``host``; what it prints besides its wire goes to ``log``.
+
+        Args:
+            lease: seconds that its connection may be lost for; ``mooring`` is what to call the socket where it is met again.
 
         Raises:
             UnavailableError: it cannot be started there.
+        """
+
+    def meet_again(self, host: HostSpec, *, mooring: str, have: int, log: Path) -> Channel | None:
+        """Reach an agent whose connection was lost; None where there is no such thing.
+
+        Args:
+            mooring: what its socket is called.
+            have: how much of what it has said has arrived.
         """
 
     def peek(self, host: HostSpec) -> Mapping[str, Any] | None:
@@ -132,22 +157,41 @@ def _registered() -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
-def open_one(engine: Engine, config: ClusterConfig, address: str, run_dir: RunDir) -> Channel:
-    """Start an agent on the host of this address.
+class Docks(NamedTuple):
+    """How to get an agent on each host of a run, and how to meet it again."""
 
-    Raises:
-        UnavailableError: it cannot be started there.
-    """
-    host = next(host for host in config.hosts if host.address == address)
-    chosen = host._replace(python=host.python or config.python)
-    return engine.open(chosen, private=config.private, log=run_dir.agent_log(address))
+    engine: Engine
+    config: ClusterConfig
+    run_dir: RunDir
 
+    @property
+    def lease(self) -> float:
+        """Seconds that a connection may be lost for; 0 where the engine has none that can."""
+        return self.config.lease if self.engine.silence is not None else 0.0
 
-def open_first(engine: Engine, config: ClusterConfig, run_dir: RunDir) -> dict[str, Channel]:
-    """Start the agent of the first host, so that it comes up while we import what handles it. Returns address -> channel.
+    def open(self, address: str) -> Channel:
+        """Start an agent on the host of this address.
 
-    Raises:
-        UnavailableError: it cannot be started.
-    """
-    first = config.hosts[0].address
-    return {first: open_one(engine, config, first, run_dir)}
+        Raises:
+            UnavailableError: it cannot be started there.
+        """
+        log, mooring = self.run_dir.agent_log(address), self._mooring(address)
+        private, lease = self.config.private, self.lease
+        return self.engine.open(self._host(address), private=private, log=log, lease=lease, mooring=mooring)
+
+    def meet_again(self, address: str, have: int) -> Channel | None:
+        """Reach an agent whose connection was lost. See ``Engine.meet_again``.
+
+        Raises:
+            UnavailableError: nobody can be reached from here.
+        """
+        log = self.run_dir.agent_log(address)
+        return self.engine.meet_again(self._host(address), mooring=self._mooring(address), have=have, log=log)
+
+    def _host(self, address: str) -> HostSpec:
+        host = next(host for host in self.config.hosts if host.address == address)
+        return host._replace(python=host.python or self.config.python)
+
+    def _mooring(self, address: str) -> str:
+        # Several "hosts" may be one. A socket's path has room for 107 bytes (unix(7)).
+        return f"{self.run_dir.path.name[-30:]}-{address.replace('/', '_')[-40:]}"

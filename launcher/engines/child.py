@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from launcher.agent.kernel import widen
+from launcher.engines import Landing
 from launcher.errors import UnavailableError
 from launcher.run_dir import last_lines
 
@@ -71,9 +72,14 @@ class Child:
         """What else there is to say of why it did not start."""
         return "".join(last_lines(self.log, 1))
 
-    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
+    @property
+    def deserted(self) -> bool:
+        """Nobody is met here again."""
+        return False
+
+    def land(self, data: bytes) -> Landing:
         """It is where it is to be."""
-        return b"", data
+        return Landing(rest=data)
 
     def kill(self) -> None:
         """End the child. A guard's end makes the kernel tell its loop, which takes every worker along."""

@@ -28,8 +28,9 @@ class LocalEngine:
     # A pipe tells at once when the other side is gone. Silence only means Ctrl-Z or a laptop that slept.
     silence = None
 
-    def open(self, host: HostSpec, *, private: bool, log: Path) -> Child:
-        """Start the agent as a child."""
+    def open(self, host: HostSpec, *, private: bool, log: Path, lease: float = 0.0, mooring: str = "") -> Child:
+        """Start the agent as a child, whose pipes are lost with it alone."""
+        del lease, mooring
         if host.address not in {"127.0.0.1", "localhost", "::1"}:
             raise UnavailableError(
                 f'{host.address}: the engine "local" runs on this machine only',
@@ -37,6 +38,9 @@ class LocalEngine:
             )
         options = json.dumps({"private": private, "silence": self.silence})
         return Child.start([sys.executable, "-I", "-S", "-c", _START, _PACKAGES, options], log)
+
+    def meet_again(self, host: HostSpec, *, mooring: str, have: int, log: Path) -> None:
+        """A pipe is not lost while both of its ends are there."""
 
     def peek(self, host: HostSpec) -> Mapping[str, Any] | None:
         """This machine is here to be looked at."""

@@ -16,6 +16,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher.agent import landing
+from launcher.engines import Landing
 from launcher.engines.child import Child
 from launcher.errors import UnavailableError
 from launcher.run_dir import last_lines
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # What ssh itself ends with when it does not reach the host, or loses it.
 _SSH_FAILED = 255
 _CONNECT = 10
+# Bytes of a count.
+_COUNT = 8
 # More before the agent's first word is no login shell's greeting.
 _NOISE = 1 << 20
 # ``exec``, so that no shell is left between sshd and the agent; single quotes alone, which every shell reads alike.
@@ -67,16 +70,30 @@ class SshChannel(Child):
         super().__init__(pid, stdin, stdout, log)
         self.host = ""
         self._heard = b""
+        self._deserted = False
 
-    def land(self, data: bytes) -> tuple[bytes, bytes | None]:
+    def land(self, data: bytes) -> Landing:
         """Wait for its mark, past whatever a login shell prints; send what it lacks."""
         self._heard += data
         _, mark, after = self._heard.partition(landing.MARK)
-        if not mark or not after:
+        match after[:1]:
+            case b"-":
+                return Landing(_bundle().content, after[1:])
+            case b"+":
+                return Landing(rest=after[1:])
+            case b"=" if len(after) > _COUNT:
+                return Landing(rest=after[1 + _COUNT :], had=int.from_bytes(after[1 : 1 + _COUNT], "big"))
+            case b"!":
+                self._deserted = True
+        if not mark:
             # As much as may be the beginning of the mark.
             self._heard = self._heard[-_NOISE:]
-            return b"", None
-        return (_bundle().content if after[:1] == b"-" else b""), after[1:]
+        return Landing()
+
+    @property
+    def deserted(self) -> bool:
+        """The host was reached, and its agent is not there."""
+        return self._deserted
 
     def explain(self, code: int) -> str:
         """What ssh, or the far side's shell, said last."""
@@ -113,17 +130,17 @@ class SshEngine:
     # Heartbeats go every 2 s; a cut cable is noticed by nothing else.
     silence = 10.0
 
-    def open(self, host: HostSpec, *, private: bool, log: Path) -> SshChannel:
+    def open(self, host: HostSpec, *, private: bool, log: Path, lease: float, mooring: str) -> SshChannel:
         """Start ssh, and have it start Python there, with the agent on its way."""
         if private:
             raise UnavailableError("a private network is for this machine alone", "leave --private out")
-        greeting = _greeting({"private": private, "silence": self.silence})
-        channel = SshChannel.start(command(host), log)
-        channel.host = host.ssh or host.address
-        # Less than a new pipe holds: it waits there for whoever reads it. Why ssh has ended already, it tells itself.
-        with suppress(BrokenPipeError):
-            os.write(channel.stdin, greeting)
-        return channel
+        bundle = _bundle()
+        options = {"private": private, "silence": self.silence, "lease": lease, "mooring": mooring}
+        return _reach(host, log, {"digest": bundle.digest, "size": len(bundle.content), "options": options})
+
+    def meet_again(self, host: HostSpec, *, mooring: str, have: int, log: Path) -> SshChannel:
+        """Start ssh, and have it hand its connection to the agent."""
+        return _reach(host, log, {"join": mooring, "have": have})
 
     def peek(self, host: HostSpec) -> Mapping[str, Any] | None:
         """Nothing is known before somebody has been there."""
@@ -142,13 +159,16 @@ def command(host: HostSpec) -> list[str]:
     return ["ssh", "-T", *options, *way, *who, "--", host.ssh or host.address, remote]
 
 
-def _greeting(options: Mapping[str, object]) -> bytes:
+def _reach(host: HostSpec, log: Path, order: Mapping[str, object]) -> SshChannel:
     from pathlib import Path
 
     source = Path(landing.__file__).read_text(encoding="utf-8")
-    bundle = _bundle()
-    order = {"digest": bundle.digest, "size": len(bundle.content), "options": options}
-    return f"exec({source!r})\n{json.dumps(order)}\n".encode()
+    channel = SshChannel.start(command(host), log)
+    channel.host = host.ssh or host.address
+    # Less than a new pipe holds: it waits there for whoever reads it. Why ssh has ended already, it tells itself.
+    with suppress(BrokenPipeError):
+        os.write(channel.stdin, f"exec({source!r})\n{json.dumps(order)}\n".encode())
+    return channel
 
 
 class _Bundle(NamedTuple):

@@ -48,8 +48,8 @@ class Crew:
         self._network = (config.private, config.links)
         self._environment = dict(os.environ)
         self._engine = engines.load("local")
-        started = engines.open_first(self._engine, config, run_dir)
-        self._links = {host: Link(host, channel) for host, channel in started.items()}
+        self._docks, host = engines.Docks(self._engine, config, run_dir), config.hosts[0].address
+        self._links = {host: Link(host, self._docks.open(host))}
 
     def fits(self, config: Settings) -> bool:
         """Whether it can run this: it is there, in such a network, and knows no variable that is gone since."""
@@ -67,7 +67,7 @@ class Crew:
         """
         config = replace(config, env={**self._since_then(), **config.env})
         with _silent() as console, Loop(console, self._engine.silence) as loop:
-            agents = Agents.at_work(self._links, loop, run_dir)
+            agents = Agents.at_work(self._docks, self._links, loop, run_dir)
             try:
                 addresses = _connected(agents, config) if config.links else None
                 forwarded = preflight.forwarded(config, os.environ)
@@ -82,7 +82,7 @@ class Crew:
         """End the agent, and whatever is left of what it started."""
         with _silent() as console, Loop(console, self._engine.silence) as loop:
             left = {host: link for host, link in self._links.items() if not link.lost}
-            Agents.at_work(left, loop, run_dir).dismiss()
+            Agents.at_work(self._docks, left, loop, run_dir).dismiss()
 
     def _since_then(self) -> dict[str, str]:
         """The variables that were set since it was started."""

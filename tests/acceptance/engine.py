@@ -19,8 +19,9 @@ HOSTS = ("127.0.0.1", "127.0.0.2")
 class TwoHosts(LocalEngine):
     """Looks for ``gone-<address>`` and ``silent-<address>`` where the launcher runs."""
 
-    def open(self, host: HostSpec, *, private: bool, log: Path) -> Child:
+    def open(self, host: HostSpec, *, private: bool, log: Path, lease: float = 0.0, mooring: str = "") -> Child:
         """An agent; of a silent host something that never says hello."""
+        del lease, mooring
         if Path(f"gone-{host.address}").exists():
             raise UnavailableError(f"{host.address}: no route to host")
         if Path(f"silent-{host.address}").exists():

@@ -30,7 +30,8 @@ class Field:
         """Write a cluster.json with all hosts."""
         hosts = [{"address": host.address} for host in self.bed.hosts]
         chosen = {"hosts": hosts, "python": PYTHON, "cwd": "/tmp", "backoff": 0.1, **settings}
-        (self.tflaunch.cwd / "cluster.json").write_text(json.dumps(chosen))
+        given = {name: value for name, value in chosen.items() if value is not None}
+        (self.tflaunch.cwd / "cluster.json").write_text(json.dumps(given))
         return "cluster.json"
 
     def run(self, *command: str, **settings: Any) -> Ended:

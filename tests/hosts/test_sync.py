@@ -49,11 +49,7 @@ SETTINGS: dict[str, Any] = {"script": "train.py", "sync": True, "fetch": ["out"]
 
 
 def cluster(hosts: Field, **settings: Any) -> str:
-    name = hosts.cluster(**{**SETTINGS, **settings})
-    path = hosts.tflaunch.cwd / name
-    chosen = {key: value for key, value in json.loads(path.read_text()).items() if value is not None}
-    path.write_text(json.dumps(chosen))
-    return name
+    return hosts.cluster(**{**SETTINGS, **settings})
 
 
 def test_only_what_changed_is_sent_and_results_come_back(hosts: Field, folder: Path) -> None:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,14 @@ class Host:
     def names(self) -> list[str]:
         """What those are called."""
         return [name for _, name in self._named()]
+
+    def commands(self) -> list[str]:
+        """The first words of their command lines."""
+        found = []
+        for process in self.processes():
+            with suppress(psutil.Error):
+                found.append(" ".join(process.cmdline()[:1]))
+        return found
 
     def _named(self) -> list[tuple[psutil.Process, str]]:
         space = Path("/run/netns", self.namespace).stat().st_ino

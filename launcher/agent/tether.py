@@ -1,0 +1,283 @@
+"""The agent's end of the connection to its launcher: where an engine gives it a lease, it can be cut and mended.
+
+While it is cut, what there is to say goes to this host's disk. Whoever reaches the host again hands over new descriptors through a
+socket (``landing.py``), and says how much of what was sent before has arrived: all after that is sent again, so that nothing is
+lost and nothing comes twice. Sources: unix(7) for descriptors over a socket, poll(2) for a pipe whose reader is gone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import selectors
+import time
+from contextlib import suppress
+
+from . import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from .backlog import Backlog
+
+# What is held for a slow launcher before the workers have to wait for it.
+HIGH, LOW = 8 << 20, 2 << 20
+# Between two such, the other side is told how much has come.
+_NEWS = 1 << 20
+# sshd closes both pipes when it loses its client, but one after the other.
+_MOMENT = 0.3
+
+
+class Tether:
+    """Frames both ways.
+
+    Args:
+        mooring: the path of the socket.
+        lease: seconds that the launcher may be gone for; 0: its end of the wire is its end.
+        take: is given each frame that comes.
+
+    Attributes:
+        gone: nobody will come back, or not in time.
+        heard: when the last bytes came (monotonic).
+        adrift: since when nobody has been there (monotonic); None while somebody is.
+    """
+
+    def __init__(
+        self,
+        selector: selectors.BaseSelector,
+        mooring: str,
+        lease: float,
+        take: Callable[[int, int, bytes], None],
+    ) -> None:
+        self.gone = False
+        self.heard = time.monotonic()
+        self.adrift: float | None = None
+        self._selector = selector
+        self._lease = lease
+        self._take = take
+        self._reader = wire.Reader()
+        self._writer = _Writer(1, keep=lease > 0)
+        self._came = self._told = 0
+        self._closed: float | None = None
+        self._caller: socket.socket | None = None
+        self._socket = _listen(mooring) if lease else None
+        for descriptor in (0, 1):
+            os.set_blocking(descriptor, False)
+        selector.register(0, selectors.EVENT_READ, self._on_launcher)
+        if self._socket is not None:
+            selector.register(self._socket, selectors.EVENT_READ, self._on_caller)
+
+    def tell(self, what: str, **fields: object) -> None:
+        """Queue a control frame."""
+        self._writer.control({"do": what, **fields})
+
+    def output(self, task: int, data: bytes) -> None:
+        """Queue what a task has written."""
+        self._writer.output(task, data)
+
+    def file(self, number: int, data: bytes) -> None:
+        """Queue a piece of a file."""
+        self._writer.file(number, data)
+
+    def beat(self) -> None:
+        """Tell that we live, and how much has come."""
+        self._told = self._came
+        self.tell("ping", clock=time.time(), have=self._came)
+
+    @property
+    def full(self) -> bool:
+        """So much waits that whoever has more to say should wait, too."""
+        aside = self._writer.aside
+        return self._writer.held > HIGH if aside is None else aside.full
+
+    @property
+    def relieved(self) -> bool:
+        """Whoever has waited need not any longer."""
+        aside = self._writer.aside
+        return self._writer.held < LOW if aside is None else not aside.full
+
+    @property
+    def idle(self) -> bool:
+        """There is time for what is not urgent."""
+        return self._writer.aside is None and self._writer.held < LOW
+
+    @property
+    def next(self) -> float | None:
+        """When to call ``on_time`` (monotonic)."""
+        moments = [
+            at for at in (self._closed and self._closed + _MOMENT, self.adrift and self.adrift + self._lease) if at
+        ]
+        return min(moments, default=None)
+
+    def on_time(self) -> None:
+        """Draw the conclusions of what has not happened."""
+        now = time.monotonic()
+        if self._closed is not None and now >= self._closed + _MOMENT:
+            self._closed = None
+            # A launcher that ends closes one direction, and its ssh still reads the other.
+            if self._lease and _reader_is_gone(1):
+                self.lose()
+            else:
+                self.gone = True
+        if self.adrift is not None and now >= self.adrift + self._lease:
+            self.gone = True
+
+    def lose(self) -> None:
+        """The other side is not there any more; that is the end, or the beginning of the lease."""
+        if not self._lease:
+            self.gone = True
+        elif self.adrift is None:
+            self.adrift, self._closed = time.monotonic(), None
+            self._writer.set_aside()
+            self._let_go()
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        if self.adrift is not None:
+            return
+        try:
+            self._writer.flush()
+        except BrokenPipeError:
+            self.lose()
+            return
+        waiting = self._writer.pending > 0
+        if waiting != (1 in self._selector.get_map()):
+            if waiting:
+                self._selector.register(1, selectors.EVENT_WRITE, lambda _: None)
+            else:
+                self._selector.unregister(1)
+
+    def close(self) -> None:
+        """Say the last words, and leave nothing behind."""
+        with suppress(BrokenPipeError):
+            self._writer.flush()
+        if self._socket is not None:
+            with suppress(OSError):
+                os.unlink(self._socket.getsockname())
+            self._socket.close()
+
+    def _on_launcher(self, descriptor: int) -> None:
+        data = os.read(descriptor, wire.CHUNK)
+        self.heard = time.monotonic()
+        if not data:
+            self._selector.unregister(0)
+            self._closed = time.monotonic()
+            self.gone = not self._lease
+            return
+        self._came += len(data)
+        for kind, number, payload in self._reader.feed(data):
+            if kind == wire.CONTROL and payload.startswith(b'{"do":"ping"'):
+                self._writer.acknowledge(json.loads(payload).get("have", 0))
+            else:
+                self._take(kind, number, payload)
+        if self._lease and self._came - self._told > _NEWS:
+            self.beat()
+
+    def _on_caller(self, _: int) -> None:
+        """Somebody comes from the launcher, and brings a connection."""
+        from socket import recv_fds
+
+        assert self._socket is not None  # noqa: S101 - it is what has become readable
+        caller = self._socket.accept()[0]
+        caller.settimeout(1.0)
+        descriptors: list[int] = []
+        try:
+            message, descriptors, _, _ = recv_fds(caller, 4096, 3)
+            have = int(json.loads(message)["have"])
+        except (OSError, ValueError, KeyError, TypeError):
+            have = -1
+        if have < 0 or len(descriptors) < 3:
+            caller.close()
+        else:
+            self._moor(descriptors, have)
+            # Its process keeps the ssh session; it ends when we do, or when we are adrift again.
+            self._caller = caller
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _moor(self, descriptors: list[int], have: int) -> None:
+        self._let_go()
+        for target, descriptor in enumerate(descriptors):
+            os.dup2(descriptor, target)
+        for descriptor in (0, 1):
+            os.set_blocking(descriptor, False)
+        # A new pipe takes as much at once.
+        os.write(1, wire.MARK + b"=" + self._came.to_bytes(8, "big"))
+        self._writer.rewind(have)
+        self.adrift = self._closed = None
+        self.heard = time.monotonic()
+        self._selector.register(0, selectors.EVENT_READ, self._on_launcher)
+
+    def _let_go(self) -> None:
+        for descriptor in (0, 1):
+            if descriptor in self._selector.get_map():
+                self._selector.unregister(descriptor)
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        os.close(null)
+        if self._caller is not None:
+            self._caller.close()
+            self._caller = None
+
+
+class _Writer(wire.Writer):
+    """Writes to a backlog what comes while there is nobody to write to.
+
+    Attributes:
+        aside: the backlog, until all of it is in the queue.
+    """
+
+    aside: Backlog | None = None
+
+    def set_aside(self) -> None:
+        """From now on, and until all of it has been sent."""
+        # Both imports take longer than most agents take to start, which need neither.
+        from .backlog import Backlog
+
+        if self.aside is None:
+            self.aside = Backlog()
+
+    def flush(self) -> None:
+        """Write what the descriptor takes now, the backlog after what was there before it."""
+        super().flush()
+        while self.aside is not None and self.held < LOW:
+            if piece := self.aside.take():
+                super()._add(piece)
+                super().flush()
+            else:
+                self.aside.close()
+                self.aside = None
+
+    def _add(self, data: bytes) -> None:
+        if self.aside is not None:
+            self.aside.put(data)
+        else:
+            super()._add(data)
+
+
+def _listen(path: str) -> socket.socket:
+    """A socket that only this user reaches.
+
+    Raises:
+        OSError: there can be none.
+    """
+    import socket
+
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    made = socket.socket(socket.AF_UNIX)
+    made.bind(path)
+    made.listen()
+    made.setblocking(False)
+    return made
+
+
+def _reader_is_gone(descriptor: int) -> bool:
+    # Of a pipe whose reader is gone, poll(2) says POLLERR; of a socket, which sshd may use as well, POLLHUP.
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
