@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import json
 import os
+import select
+import threading
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -183,6 +186,106 @@ class TestLanding:
         assert link.pending
         link.flush()
         assert agent.heard() == b"the rest of me" + wire.control({"do": "ping"})
+
+
+class Returning(Wire):
+    """A connection to an agent that was there before, and has had so much of what it was told."""
+
+    landed = False
+
+    def __init__(self, had: int) -> None:
+        super().__init__()
+        self.had = had
+
+    def land(self, data: bytes) -> Landing:
+        return Landing(rest=data.removeprefix(b"MARK"), had=self.had)
+
+
+class TestReconnect:
+    @pytest.fixture
+    def comes(self) -> list[Wire]:
+        """What comes when it is looked for."""
+        return []
+
+    @pytest.fixture
+    def leased(self, agent: Wire, comes: list[Wire]) -> Link:
+        link = Link("a", agent, again=lambda *_: comes.pop(0) if comes else None, lease=60.0)
+        agent.says(hello(5.0))
+        list(link.receive())
+        return link
+
+    def test_what_was_on_its_way_comes_again_both_ways(self, leased: Link, agent: Wire, comes: list[Wire]) -> None:
+        leased.order("stop", task=1)
+        leased.order("stop", task=2)
+        leased.flush()
+        agent.says(wire.HEADER.pack(wire.OUTPUT, 7, 6) + b"abc")
+        assert list(leased.receive()) == []
+        os.close(agent.words_end)
+        assert list(leased.receive()) == [events.LinkDown("a", "it ended with status 3")]
+        leased.order("kill", task=3)
+        assert not leased.pending
+        comes.append(Returning(had=len(wire.control({"do": "stop", "task": 1}))))
+        assert list(leased.look()) == []
+        comes_back = leased.channel
+        assert isinstance(comes_back, Returning)
+        comes_back.says(b"MARKdef")
+        up, output = leased.receive()
+        assert isinstance(up, events.LinkUp)
+        assert output == events.TaskOutput(7, b"abcdef")
+        leased.flush()
+        assert comes_back.heard() == wire.control({"do": "stop", "task": 2}) + wire.control({"do": "kill", "task": 3})
+
+    def test_it_is_looked_for_at_once_and_then_now_and_then(self, leased: Link, agent: Wire, comes: list[Wire]) -> None:
+        os.close(agent.words_end)
+        list(leased.receive())
+        assert leased.next == leased.down
+        comes.append(Returning(0))
+        list(leased.look())
+        os.close(leased.channel.words_end)  # type: ignore[attr-defined]
+        assert list(leased.receive()) == []
+        assert leased.next is not None
+        assert leased.down is not None
+        assert leased.down < leased.next <= leased.down + 60
+
+    def test_after_the_lease_it_is_lost(self, leased: Link, agent: Wire) -> None:
+        os.close(agent.words_end)
+        list(leased.receive())
+        assert leased.down is not None
+        leased.down -= 61
+        (lost,) = leased.look()
+        assert lost == events.AgentLost("a", "out of reach for 61 s: it ended with status 3")
+        assert leased.next is None
+
+    def test_a_host_without_its_agent_ends_it(self, leased: Link, agent: Wire, comes: list[Wire]) -> None:
+        os.close(agent.words_end)
+        list(leased.receive())
+        comes.append(Returning(0))
+        comes[0].deserted = True
+        list(leased.look())
+        os.close(leased.channel.words_end)  # type: ignore[attr-defined]
+        (lost,) = leased.receive()
+        assert isinstance(lost, events.AgentLost)
+        assert "the agent is gone" in lost.why
+
+    def test_before_hello_there_is_nothing_to_come_back_to(self, agent: Wire) -> None:
+        link = Link("a", agent, again=lambda *_: None, lease=60.0)
+        os.close(agent.words_end)
+        assert list(link.receive()) == [events.AgentLost("a", "it ended with status 3")]
+
+    def test_the_other_side_is_told_how_much_has_come(self, leased: Link, agent: Wire) -> None:
+        size = 1_200_000
+        frame = wire.HEADER.pack(wire.OUTPUT, 7, size) + bytes(size)
+        writer = threading.Thread(target=lambda: agent.says(frame))
+        writer.start()
+        found: list[events.Event] = []
+        while not found:
+            select.select([agent.stdout], [], [])
+            found += leased.receive()
+        writer.join()
+        leased.flush()
+        (told,) = [json.loads(payload) for _, _, payload in wire.Reader().feed(agent.heard())][-1:]
+        assert told["do"] == "ping"
+        assert told["have"] > 1 << 20
 
 
 class TestLoss:

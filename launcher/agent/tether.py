@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 HIGH, LOW = 8 << 20, 2 << 20
 # Between two such, the other side is told how much has come.
 _NEWS = 1 << 20
+# What an agent that is to make room gets for that; the guard gives the last of its descendants 5 s (guard.py).
+_PATIENCE = 8.0
 # sshd closes both pipes when it loses its client, but one after the other.
 _MOMENT = 0.3
 
@@ -183,18 +185,20 @@ class Tether:
         assert self._socket is not None  # noqa: S101 - it is what has become readable
         caller = self._socket.accept()[0]
         caller.settimeout(1.0)
+        message = b""
         descriptors: list[int] = []
-        try:
+        with suppress(OSError):
             message, descriptors, _, _ = recv_fds(caller, 4096, 3)
-            have = int(json.loads(message)["have"])
-        except (OSError, ValueError, KeyError, TypeError):
-            have = -1
-        if have < 0 or len(descriptors) < 3:
-            caller.close()
-        else:
-            self._moor(descriptors, have)
-            # Its process keeps the ssh session; it ends when we do, or when we are adrift again.
-            self._caller = caller
+        match _understood(message), descriptors:
+            case {"have": int(have)}, [_, _, _]:
+                self._moor(descriptors, have)
+                # Its process keeps the ssh session; it ends when we do, or when we are adrift again.
+                self._caller = caller
+            case {"leave": True}, []:
+                # Whoever says so waits for the end of this process, which closes this.
+                self.gone, self._caller = True, caller
+            case _:
+                caller.close()
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -267,6 +271,7 @@ def _listen(path: str) -> socket.socket:
     """
     import socket
 
+    _take_over(path)
     with suppress(FileNotFoundError):
         os.unlink(path)
     made = socket.socket(socket.AF_UNIX)
@@ -274,6 +279,23 @@ def _listen(path: str) -> socket.socket:
     made.listen()
     made.setblocking(False)
     return made
+
+
+def _take_over(path: str) -> None:
+    """Have an agent of the same run, which its launcher has given up, make room: what it holds may be needed."""
+    import socket
+
+    with suppress(OSError), socket.socket(socket.AF_UNIX) as other:
+        other.settimeout(_PATIENCE)
+        other.connect(path)
+        other.send(b'{"leave":true}')
+        other.recv(1)
+
+
+def _understood(message: bytes) -> object:
+    with suppress(ValueError):
+        return json.loads(message)
+    return None
 
 
 def _reader_is_gone(descriptor: int) -> bool:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import random
+import select
+from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -122,3 +124,59 @@ def test_a_control_frame_is_json() -> None:
     ((kind, task, payload),) = wire.Reader().feed(wire.control({"do": "spawn", "argv": ["é", "caf\udce9"]}))
     assert (kind, task) == (wire.CONTROL, 0)
     assert payload == rb'{"do":"spawn","argv":["\u00e9","caf\udce9"]}'
+
+
+class TestKeeping:
+    """What was written is kept until it has arrived, and can be written again."""
+
+    @pytest.fixture
+    def writer(self, pipe: tuple[int, int]) -> wire.Writer:
+        return wire.Writer(pipe[1], keep=True)
+
+    def test_only_what_has_not_arrived_is_written_again(self, writer: wire.Writer, pipe: tuple[int, int]) -> None:
+        writer.precede(b"not counted")
+        for number in range(3):
+            writer.control({"n": number})
+        writer.flush()
+        assert os.read(pipe[0], 1000).startswith(b"not counted")
+        stream = b"".join(wire.control({"n": number}) for number in range(3))
+        assert writer.held == len(stream)
+        writer.acknowledge(5)
+        writer.control({"n": 3})
+        writer.rewind(20)
+        writer.flush()
+        assert os.read(pipe[0], 1000) == (stream + wire.control({"n": 3}))[20:]
+
+    def test_what_has_arrived_is_not_kept(self, writer: wire.Writer) -> None:
+        writer.control({"n": 1})
+        writer.flush()
+        writer.acknowledge(writer.held)
+        assert writer.held == 0
+        writer.rewind(len(wire.control({"n": 1})))
+        assert writer.pending == 0
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_whenever_the_line_is_cut_the_reader_sees_one_stream(self, seed: int) -> None:
+        random = Random(seed)
+        frames = [(wire.OUTPUT, number, random.randbytes(random.randrange(3000))) for number in range(200)]
+        left = list(frames)
+        seen: list[tuple[int, int, bytes]] = []
+        writer, reader, arrived = wire.Writer(-1, keep=True), wire.Reader(), 0
+        while len(seen) < len(frames):
+            read, write = os.pipe()
+            os.set_blocking(write, False)
+            writer.descriptor = write
+            writer.rewind(arrived)
+            for _ in range(random.randrange(1, 20)):
+                if left:
+                    writer.output(*left.pop(0)[1:])
+                writer.flush()
+                if random.random() < 0.5 and select.select([read], [], [], 0)[0]:
+                    data = os.read(read, random.randrange(1, 20_000))
+                    arrived += len(data)
+                    seen += list(reader.feed(data))
+                if random.random() < 0.2:
+                    writer.acknowledge(arrived)
+            os.close(read)  # with whatever was under way
+            os.close(write)
+        assert seen == frames

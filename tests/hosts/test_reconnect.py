@@ -108,6 +108,29 @@ def test_who_does_not_want_to_wait_need_not(hosts: Field) -> None:
     hosts.nothing_is_left()
 
 
+def test_a_restart_does_not_wait_for_the_lease_of_an_agent_that_was_given_up(hosts: Field) -> None:
+    """Worker 0 fails while the other host is away; when that is back, its old agent makes room for a new one."""
+    program = """
+import os, sys, time
+print("attempt", os.environ["TFLAUNCH_ATTEMPT"], flush=True)
+while os.environ["TFLAUNCH_ATTEMPT"] == "0" and not os.path.exists(os.environ["HOME"] + "/enough"):
+    time.sleep(0.01)
+sys.exit(os.environ["TFLAUNCH_ATTEMPT"] == "0")
+"""
+    run = hosts.start("python3", "-c", program, lease=600, max_restarts=20)
+    run.until("attempt 0", times=2)
+    second = hosts.bed.hosts[1]
+    first_agent = {process.pid for process in second.processes()}
+    second.unplug()
+    hosts.bed.until(lambda: bool(events(hosts, "LinkDown")), "nobody has noticed")
+    (hosts.bed.hosts[0].home / "enough").touch()
+    hosts.bed.until(lambda: bool(events(hosts, "AgentLost")), "it was not given up")
+    second.plug()
+    status, err = run.end()
+    assert status == 0, err
+    assert not first_agent & {process.pid for process in second.processes()}
+
+
 def came_back(hosts: Field, times: int) -> bool:
     return len(events(hosts, "LinkUp")) == times
 
