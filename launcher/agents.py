@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from launcher import events
 from launcher.errors import DeadlineError, Interrupted, TflaunchError, UnavailableError
 from launcher.link import Link
-from launcher.tree import pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -190,6 +189,8 @@ class Agents:
             RequestError: a file has changed since the tree was read.
             Interrupted: a signal came first.
         """
+        from launcher.tree import pieces
+
         waiting = set(hosts)
         for host in waiting:
             self._links[host].order("tree", name=tree.name, entries=tree.entries)
