@@ -199,8 +199,9 @@ class Testbed:
     def part(self, one: Host, other: Host) -> None:
         """Let two hosts not reach each other, though everybody else reaches both."""
         pairs = ((one.address, other.address), (other.address, one.address))
-        rules = "".join(f"ip saddr {source} ip daddr {target} drop; " for source, target in pairs)
-        table = f"table bridge parted {{ chain cut {{ type filter hook forward priority 0; {rules} }} }}"
+        rules = [f"ip saddr {source} ip daddr {target} drop" for source, target in pairs]
+        chain = "\n".join(["type filter hook forward priority 0", *rules])
+        table = f"table bridge parted {{\nchain cut {{\n{chain}\n}}\n}}"
         _ip("netns", "exec", self.switch, "nft", table)
 
     def rejoin(self) -> None:
