@@ -7,6 +7,7 @@ was lost; a signal or a deadline said stop. After that it only waits for what is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import events, network
@@ -213,6 +214,8 @@ class Supervisor:
                 return self._on_lost(host, why)
             case events.Signalled(number):
                 return self._on_signal(number)
+            case events.StopAsked(now):
+                return self._on_stop_asked(now=now)
             case events.HostTerminated(host):
                 return self._on_host_terminated(host)
             case events.TaskStopped(number, at):
@@ -417,6 +420,11 @@ class Supervisor:
             return [Say(f"stopping {left} {noun}, up to {grace:g} s each; once more kills them"), *self._stop_all()]
         self._ending = True
         return [Kill(state.task.number) for state in self._states if not state.over]
+
+    def _on_stop_asked(self, *, now: bool) -> list[Command]:
+        """Whoever asks twice has not grown impatient: it may be two who ask."""
+        commands = [] if self._signals else self._on_signal(SIGTERM)
+        return [*commands, *self._on_signal(SIGTERM)] if now else commands
 
     def _stop_all(self) -> list[Command]:
         self._ending = True

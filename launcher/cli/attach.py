@@ -1,0 +1,49 @@
+"""``tflaunch attach``: what a run prints, from now on."""
+
+from __future__ import annotations
+
+import signal
+from contextlib import closing
+
+import click
+
+from launcher.console import Console
+from launcher.errors import Interrupted, UnavailableError
+from launcher.run_dir import RUNS, find
+from launcher.runs import PATIENCE, alive, look, reach, unreachable
+from launcher.visit import follow
+from launcher.watching import watch
+
+
+@click.command()
+@click.argument("run", metavar="[RUN]", required=False)
+@click.option("--output", type=click.Choice(["all", "chief", "none"]), default="all", help="Whose lines to show.")
+def attach(run: str | None, output: str) -> int:
+    """Show what a run prints, the last lines first, until it ends or you leave with Ctrl-C; the run goes on then.
+
+    RUN is the directory of a run, or its name below runs. Without one it is the newest that is alive. The exit status is that
+    of the run.
+    """
+    folder = find(run) if run else alive(RUNS)
+    reach(folder)
+    try:
+        line = follow(folder, PATIENCE)
+    except OSError:
+        raise unreachable(look(folder)) from None
+    with closing(line), Console(output) as console:  # type: ignore[arg-type] # click has seen to that
+        try:
+            ended = watch(line, console)
+        except TimeoutError:
+            raise unreachable(look(folder)) from None
+        except Interrupted as error:
+            if error.exit_status != 128 + signal.SIGINT:
+                raise
+            console.say(f"detached; the run goes on (tflaunch attach {folder.name})")
+            return 0
+    if not ended:
+        found = look(folder)
+        raise UnavailableError(f"{folder}: too many watch it") if found.alive else unreachable(found)
+    if not ended["told"]:
+        click.echo("\n  ".join(filter(None, [f"tflaunch: {ended['reason']}", ended["hint"]])), err=True)
+    status: int = ended["exit_status"]
+    return status
