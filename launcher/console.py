@@ -5,6 +5,7 @@ It may lag behind, and skip (it says how much); it never makes anybody wait, and
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -72,8 +73,9 @@ class Sink:
             return os.writev(self.descriptor, pieces)
         except BlockingIOError:
             return 0
-        except OSError:
-            self.closed = True
+        except OSError as error:
+            # What a full disk does not take is lost to it, but there may be room again.
+            self.closed = error.errno not in {errno.ENOSPC, errno.EDQUOT}
             return sum(map(len, pieces))
 
     def close(self) -> None:

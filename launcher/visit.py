@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import struct
 import time
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
@@ -77,8 +78,10 @@ def frames(connection: socket.socket) -> Iterator[tuple[int, bytes | dict[str, A
 def keeper(folder: Path) -> int | None:
     """The process that listens at the door, whether it answers or not; None when there is none."""
     with suppress(OSError), closing(_connected(folder, 0.1)) as connection:
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        return int.from_bytes(credentials[:4], "little")
+        # Of whoever called listen (unix(7)): its process, user and group.
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        pid, _, _ = struct.unpack("3i", credentials)
+        return int(pid)
     return None
 
 

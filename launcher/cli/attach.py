@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +14,10 @@ from launcher.run_dir import RUNS, find
 from launcher.runs import PATIENCE, alive, look, reach, unreachable
 from launcher.visit import follow
 from launcher.watching import watch
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
 
 
 @click.command()
@@ -41,9 +46,18 @@ def attach(run: str | None, output: str) -> int:
             console.say(f"detached; the run goes on (tflaunch attach {folder.name})")
             return 0
     if not ended:
-        found = look(folder)
-        raise UnavailableError(f"{folder}: too many watch it") if found.alive else unreachable(found)
-    if not ended["told"]:
+        ended = _left(folder)
+    if not ended.get("told"):
         click.echo("\n  ".join(filter(None, [f"tflaunch: {ended['reason']}", ended["hint"]])), err=True)
     status: int = ended["exit_status"]
     return status
+
+
+def _left(folder: Path) -> Mapping[str, Any]:
+    """What a launcher that hung up without a word has left: for one who reads too slowly the end comes too soon."""
+    found = look(folder)
+    if found.alive:
+        raise UnavailableError(f"{folder}: too many watch it")
+    if found.state == "lost":
+        raise unreachable(found)
+    return found.told

@@ -32,7 +32,8 @@ def stop(run: str | None, now: bool) -> None:
             ended = _ended(line)
     except OSError:
         raise unreachable(look(folder)) from None
-    if not ended:
+    ended = ended or look(folder).told
+    if "exit_status" not in ended:
         raise unreachable(look(folder))
     click.echo(f"{folder.name} has ended with status {ended['exit_status']}: {ended['reason']}")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import pty
-import re
 import shutil
 import signal
+import socket
 import stat
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,7 @@ class TestDetach:
         assert "script: 2 workers on this machine" in run.said
         assert f"tflaunch attach {run.folder.name}" in run.said
         assert os.getsid(run.pid) == run.pid
-        assert os.readlink(f"/proc/{run.pid}/fd/0") == os.devnull
+        assert str(Path(f"/proc/{run.pid}/fd/0").readlink()) == os.devnull
         assert stat.S_IMODE((run.folder / "control.sock").stat().st_mode) == 0o600
         run.order("hello")
         run.end()
@@ -125,7 +125,10 @@ class TestDetach:
         assert not (tflaunch.cwd / "runs").exists()
 
     def test_so_is_what_fails_before_all_is_started(self, tflaunch: Command) -> None:
-        ended = tflaunch("run", "-n", "2", "--ports", "40000-40000", "--detach", tflaunch.script("pass"))
+        with closing(socket.socket()) as taken:
+            taken.bind(("127.0.0.1", 0))
+            port = taken.getsockname()[1]
+            ended = tflaunch("run", "--ports", f"{port}-{port}", "--detach", tflaunch.script("pass"))
         assert ended.status == 69, ended.err
         assert "cannot lease ports" in ended.err
         assert ended.out == b""
@@ -204,9 +207,7 @@ class TestLooking:
     def test_at_many(self, tflaunch: Command) -> None:
         for number in range(7):
             assert tflaunch("run", tflaunch.script(f"exit({number})")).status == number
-        assert [one["exit_status"] for one in ps(tflaunch, "--all")] == sorted(range(7), reverse=True) or len(
-            ps(tflaunch, "--all")
-        ) == 7
+        assert {one["exit_status"] for one in ps(tflaunch, "--all")} == set(range(7))
         assert len(ps(tflaunch)) == 5
         assert len(ps(tflaunch, "--run-dir", "runs", "--run-dir", "runs")) == 10
         ended = tflaunch("ps", "--run-dir", "nowhere")
@@ -219,10 +220,9 @@ class TestLooking:
         while (told := json.loads(tflaunch("status", "--json").out))["attempt"] < 1 or told["state"] != "restarting":
             pass
         ended = tflaunch("stop")
-        assert ended.status == 0
-        assert "not starting again" in json.dumps(
-            json.loads((tflaunch.cwd / "runs/latest/outcome.json").read_text())
-        ) or ("has ended" in ended.out.decode())
+        assert (ended.status, "has ended with status 3" in ended.out.decode()) == (0, True)
+        log = (tflaunch.cwd / "runs" / "latest" / "launcher.log").read_text()
+        assert "not starting again: interrupted by SIGTERM" in log
 
     @pytest.mark.parametrize("there", [False, True])
     @pytest.mark.parametrize(
@@ -287,8 +287,9 @@ class TestAttach:
         run.end()
 
     def test_one_that_does_not_read_holds_nobody_up(self, tflaunch: Command) -> None:
-        run = Background(tflaunch, script="import sys\nfor _ in range(300_000): print('x' * 99)\nopen(0)\n" + OBEYS)
+        run = Background(tflaunch, script=OBEYS + "for _ in range(300_000): print('x' * 99)\n")
         watching = tflaunch.start("attach")
+        watching.until("up", times=2)
         run.end()
         assert run.over()["exit_status"] == 0
         assert watching.end()[0] == 0
@@ -387,11 +388,9 @@ class TestTrouble:
         disk = small_disk()
         run = Background(tflaunch, "--run-dir", str(disk))
         with (disk / "filler").open("wb", buffering=0) as filler:
-            try:
+            with pytest.raises(OSError, match="No space left"):
                 while True:
                     filler.write(b"x" * 4096)
-            except OSError as error:
-                assert error.errno == errno.ENOSPC
         watching = tflaunch.start("attach", str(run.folder))
         watching.until("up", times=2)
         run.order("x" * 9000)
@@ -402,7 +401,7 @@ class TestTrouble:
         run.end()
         assert watching.end()[0] == 0
         assert "bytes are missing here" in (run.folder / "attempt-0" / "worker-0.log").read_text()
-        assert re.search(r"all done", (run.folder / "launcher.log").read_text())
+        assert "all done" in (run.folder / "launcher.log").read_text()
 
 
 @pytest.fixture
