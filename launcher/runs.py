@@ -112,7 +112,7 @@ def reach(folder: Path) -> Run:
         UnavailableError: it is lost, or does not answer.
     """
     until = time.monotonic() + PATIENCE
-    while (run := look(folder)).state == "starting" and run.pid is None and time.monotonic() < until:
+    while (run := look(folder, PATIENCE)).state == "starting" and run.pid is None and time.monotonic() < until:
         time.sleep(0.05)
     if run.pid is None or run.state == "silent":
         raise unreachable(run)
