@@ -9,7 +9,7 @@ import os
 import time
 from collections import deque
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import events
 from launcher.agent import wire
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 SOON = 0.5
 # Who comes is shown the last that was to be seen, as many bytes.
 _LAST = 8 << 10
-# The end of a run waits for those who follow it only as long as they take something.
-_STALLED = 2.0
+# The end of a run does not wait any longer for those who follow it.
+_FAREWELL = 2.0
 
 
 class Reception:
@@ -46,9 +46,9 @@ class Reception:
         self._door: Door | None = None
         self._standing = Standing(folder.name, time.time())
         self._run: dict[str, object] = {"do": "run", "run": folder.name, "tasks": [], "chief": 0, "attempt": 0}
-        self._last: deque[tuple[bytes, ...]] = deque()
+        self._last: deque[_Frame] = deque()
         self._size = 0
-        self._cut = False
+        self._cut: set[int] = set()
         self._told_of_start = False
         self._end: dict[str, object] = {}
 
@@ -80,9 +80,14 @@ class Reception:
         self._standing.begin(plan, left_out, time.time())
         tasks = [task.label for task in plan.tasks]
         self._run |= {"tasks": tasks, "chief": plan.chief, "attempt": plan.attempt}
-        self._last.clear()
-        self._size, self._cut = 0, False
+        self._last = deque(frame for frame in self._last if frame.task is None)
+        self._size = sum(len(frame.whole) for frame in self._last)
+        self._cut.clear()
         self._pour(wire.control(self._run))
+
+    def wind_up(self) -> None:
+        """There is no further attempt."""
+        self._standing.wind_up()
 
     def take(self, event: events.Event, now: float) -> None:
         """Something has happened in it."""
@@ -93,19 +98,17 @@ class Reception:
 
     def output(self, task: int, data: bytes) -> None:
         """A task has written this."""
-        self._cut = self._cut or len(data) > _LAST
-        shown = data[-_LAST:]
-        self._remember(wire.HEADER.pack(wire.OUTPUT, task, len(shown)), shown)
+        self._remember(task, data)
         if self._door is not None:
             self._door.pour(wire.HEADER.pack(wire.OUTPUT, task, len(data)), data, spare=True)
 
     def finish(self, task: int) -> None:
         """A task writes no more."""
-        self._keep({"do": "finished", "task": task})
+        self._keep({"do": "finished", "task": task}, task)
 
     def say(self, text: str, *, alarm: bool) -> None:
         """Something was said to the person who is watching."""
-        self._keep({"do": "said", "text": text, "alarm": alarm})
+        self._keep({"do": "said", "text": text, "alarm": alarm}, None)
 
     def show_stacks(self, report: Report) -> None:
         """Tell who has asked where all tasks are."""
@@ -124,11 +127,13 @@ class Reception:
                 self._guest.close()
             return
         with self._door as door:
+            list(door.receive())  # who has come just now
             if self._end:
                 door.pour(wire.control(self._end))
-            patience = time.monotonic() + _STALLED
+            patience = time.monotonic() + _FAREWELL
             while door.owes and time.monotonic() < patience:
                 list(door.receive(0.1))
+        self._door = self._guest = None
 
     def _stacks(self, _request: Mapping[str, Any]) -> Iterator[events.Event]:
         if self._standing.at_work:
@@ -148,22 +153,42 @@ class Reception:
 
     def _follow(self, _request: Mapping[str, Any]) -> Iterator[events.Event]:
         if self._door is not None:
-            last = [piece for frame in self._last for piece in frame]
-            self._door.keep("follow", wire.control({**self._run, "cut": self._cut}), *last)
+            now = wire.control({**self._run, "cut": sorted(self._cut)})
+            self._door.keep("follow", now, *(frame.whole for frame in self._last))
         yield from ()
 
-    def _keep(self, message: dict[str, object]) -> None:
+    def _keep(self, message: dict[str, object], task: int | None) -> None:
         frame = wire.control(message)
-        self._remember(frame)
+        self._hold(_Frame(task, frame))
         self._pour(frame)
 
     def _pour(self, frame: bytes) -> None:
         if self._door is not None:
             self._door.pour(frame)
 
-    def _remember(self, *pieces: bytes) -> None:
-        self._last.append(pieces)
-        self._size += sum(map(len, pieces))
+    def _remember(self, task: int, data: bytes) -> None:
+        shown = data[-_LAST:]
+        self._hold(_Frame(task, wire.HEADER.pack(wire.OUTPUT, task, len(shown)) + shown, output=True))
+        if len(shown) < len(data):
+            self._forget(task, data[: -len(shown)])
+
+    def _hold(self, frame: _Frame) -> None:
+        self._last.append(frame)
+        self._size += len(frame.whole)
         while self._size > _LAST and len(self._last) > 1:
-            self._size -= sum(map(len, self._last.popleft()))
-            self._cut = True
+            oldest = self._last.popleft()
+            self._size -= len(oldest.whole)
+            if oldest.output and oldest.task is not None:
+                self._forget(oldest.task, oldest.whole)
+
+    def _forget(self, task: int, data: bytes) -> None:
+        """This will not be shown: what is left of the task may begin somewhere in a line."""
+        (self._cut.discard if data.endswith(b"\n") else self._cut.add)(task)
+
+
+class _Frame(NamedTuple):
+    """What is shown to those who come later; the task's output, or about a task, or None for what is about none."""
+
+    task: int | None
+    whole: bytes
+    output: bool = False

@@ -116,6 +116,7 @@ def _run_in(
             whole = following
             run_dir.begin(whole.attempt)
             console.follow(whole)
+        reception.wind_up()
         end = outcome.conclude(whole, supervisor, run_dir, recovery.tries, following.why, tuple(recovery.gone))
         return _fetched(end, whole, agents, console)
 

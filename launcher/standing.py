@@ -51,12 +51,17 @@ class Standing:
         self._progress: Mapping[str, Any] = {}
         self._marks: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._stopping = False
+        self._winding_up = False
 
     def begin(self, plan: Plan, left_out: Sequence[str], now: float) -> None:
         """Another attempt begins, without these hosts."""
         self._plan, self._left_out = plan, left_out
         self._tasks = [_TaskStanding(task, now) for task in plan.tasks]
         self._marks.clear()
+
+    def wind_up(self) -> None:
+        """There is no further attempt."""
+        self._winding_up = True
 
     @property
     def started(self) -> bool:
@@ -98,7 +103,7 @@ class Standing:
         self._progress = {**{name: record[name] for name in ("step", "of", "loss") if name in record}, "time": now}
 
     def _state(self) -> str:
-        if self._stopping:
+        if self._stopping or self._winding_up:
             return "stopping"
         if self._plan is None:
             return "starting"

@@ -27,33 +27,36 @@ def watch(line: socket.socket, console: Console, *, last: str = "ended") -> Mapp
     for task, frame in frames(line):
         match frame:
             case bytes(data):
-                whole = _from_a_line_on(data) if task in cut else data
-                cut.discard(task)
-                console.output(task, whole)
+                console.output(task, _from_a_line_on(data, task, cut))
             case {"do": what} if what in {"ended", last}:
                 return frame
             case _:
-                cut |= _hear(frame, console)
+                _hear(frame, console, cut)
         console.show()
         if console.deserted:
             raise BrokenPipeError
     return {}
 
 
-def _hear(frame: Mapping[str, Any], console: Console) -> set[int]:
-    """Take in a message; returns the tasks whose output begins somewhere in a line."""
+def _hear(frame: Mapping[str, Any], console: Console, cut: set[int]) -> None:
     match frame:
         case {"do": "run", "tasks": [*labels], "chief": int(chief)}:
             console.expect(dict(enumerate(labels)), chief)
-            return set(range(len(labels))) if frame.get("cut") else set()
+            cut.clear()
+            cut.update(frame.get("cut", ()))
         case {"do": "finished", "task": int(task)}:
             console.finish(task)
         case {"do": "said", "text": str(text), "alarm": bool(alarm)}:
             console.say(text, alarm=alarm)
         case {"do": "skipped", "bytes": int(count)}:
             console.say(f"not shown here, as it came too fast: {count:,} bytes; the log files have them")
-    return set()
 
 
-def _from_a_line_on(data: bytes) -> bytes:
-    return data.partition(b"\n")[2]
+def _from_a_line_on(data: bytes, task: int, cut: set[int]) -> bytes:
+    """Without the rest of a line whose beginning is not to be had: of these tasks, that comes first."""
+    if task not in cut:
+        return data
+    _, end, rest = data.partition(b"\n")
+    if end:
+        cut.discard(task)
+    return rest
