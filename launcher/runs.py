@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-State = Literal["starting", "running", "restarting", "stopping", "silent", "done", "failed", "lost"]
+State = Literal["starting", "running", "restarting", "stopping", "silent", "done", "failed", "stopped", "lost"]
 
 # A launcher that is alive and is not stopped answers within milliseconds, unless its machine is very busy.
 PATIENCE = 10.0
@@ -42,7 +42,7 @@ class Run(NamedTuple):
     @property
     def alive(self) -> bool:
         """Its launcher is there."""
-        return self.state not in {"done", "failed", "lost"}
+        return self.state not in {"done", "failed", "stopped", "lost"}
 
     @property
     def began(self) -> float:
@@ -52,7 +52,7 @@ class Run(NamedTuple):
     @property
     def words(self) -> str:
         """Its state, as people read it."""
-        return f"failed ({self.told['exit_status']})" if self.state == "failed" else self.state
+        return f"{self.state} ({self.told['exit_status']})" if self.state in {"failed", "stopped"} else self.state
 
     def as_json(self) -> dict[str, object]:
         """For programs: what it told, and what it is."""
@@ -160,5 +160,11 @@ def tasks(run: Run) -> int | None:
 def _over(folder: Path) -> Run | None:
     with suppress(OSError, ValueError):
         told = json.loads((folder / OUTCOME).read_text())
-        return Run(folder, "done" if told["exit_status"] == 0 else "failed", told)
+        return Run(folder, _end(told), told)
     return None
+
+
+def _end(outcome: Mapping[str, Any]) -> State:
+    if outcome["exit_status"] == 0:
+        return "done"
+    return "stopped" if outcome["status"] == "interrupted" else "failed"

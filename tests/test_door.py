@@ -158,6 +158,51 @@ def test_who_does_not_read_holds_nobody_up(door: Door, tmp_path: Path) -> None:
         assert json.loads(found[0]) == answer
 
 
+def stay(door: Door, folder: Path) -> socket.socket:
+    """Somebody who is given what is poured."""
+    visitor = visit(folder)
+    visitor.sendall(b'{"do": "follow"}\n')
+    while not any(one.stays for one in door._visitors):
+        assert heard(door) == []
+    return visitor
+
+
+def test_who_stays_is_given_what_comes(door: Door, tmp_path: Path) -> None:
+    door.pour(b"before ")
+    with closing(stay(door, tmp_path)) as visitor:
+        door.pour(b"one ", b"two ")
+        assert not door.owes
+        door.__exit__()
+        assert said(visitor) == b"first one two "
+
+
+def test_who_stays_and_then_leaves_is_forgotten(door: Door, tmp_path: Path) -> None:
+    stay(door, tmp_path).close()
+    assert heard(door) == []
+    assert door._visitors == []
+
+
+def test_what_one_who_stays_says_is_passed_over(door: Door, tmp_path: Path) -> None:
+    with closing(stay(door, tmp_path)) as visitor:
+        visitor.sendall(REQUEST)
+        assert quiet(door)
+        door.pour(b"more")
+        assert visitor.recv(100) == b"first more"
+
+
+def test_who_stays_and_does_not_read_misses_something_and_is_told(door: Door, tmp_path: Path) -> None:
+    with closing(stay(door, tmp_path)) as visitor:
+        for _ in range(12):
+            door.pour(b"x" * (1 << 20), spare=True)
+        door.pour(b"the end")
+        found = bytearray()
+        while not found.endswith(b"the end"):
+            found += visitor.recv(1 << 20)
+            assert quiet(door)
+        assert b'{"do":"skipped","bytes":' in found
+        assert len(found) < 12 << 20
+
+
 def test_who_says_nothing_makes_room_for_others(door: Door, tmp_path: Path) -> None:
     with closing(visit(tmp_path)) as visitor:
         visitor.sendall(REQUEST)

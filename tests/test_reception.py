@@ -198,9 +198,11 @@ class TestLook:
         # Somebody else may hold the lock still: a child that it had forked.
         assert look(run_dir.path).state == "lost"
 
-    @pytest.mark.parametrize(("status", "state"), [(0, "done"), (3, "failed")])
-    def test_one_that_is_over(self, run_dir: RunDir, status: int, state: str) -> None:
-        run_dir.write(OUTCOME, {"exit_status": status})
+    @pytest.mark.parametrize(
+        ("word", "status", "state"), [("ok", 0, "done"), ("failed", 3, "failed"), ("interrupted", 143, "stopped")]
+    )
+    def test_one_that_is_over(self, run_dir: RunDir, word: str, status: int, state: str) -> None:
+        run_dir.write(OUTCOME, {"status": word, "exit_status": status})
         found = look(run_dir.path)
         assert (found.state, found.alive) == (state, False)
         with pytest.raises(RequestError, match="is over"):

@@ -35,7 +35,7 @@ def _lines(run: Run, now: float) -> Iterator[str]:
     yield " · ".join([run.folder.name, run.words, *_about(run, now)])
     if (step := progress(run)) is not None:
         yield in_words(step, now)
-    if run.state in {"done", "failed"}:
+    if run.state in {"done", "failed", "stopped"}:
         yield from filter(None, [*_cause(run.told), run.told["hint"], *_ends(run.told["tasks"])])
     elif run.state == "silent":
         yield f"its launcher does not answer; somebody may have stopped it: kill -CONT {run.pid}"
@@ -52,10 +52,11 @@ def _about(run: Run, now: float) -> Iterator[str]:
         yield f"started {ago(now - run.began)}"
     if run.pid is not None:
         yield f"pid {run.pid}"
-    if run.told.get("max_restarts"):
+    if run.told.get("attempt"):
         yield f"restart {run.told['attempt']} of {run.told['max_restarts']}"
     elif isinstance(run.told.get("restarts"), list) and run.told["restarts"]:
-        yield f"{len(run.told['restarts'])} restarts"
+        count = len(run.told["restarts"])
+        yield f"after {count} restart{'s' if count > 1 else ''}"
 
 
 def _cause(outcome: Mapping[str, Any]) -> Iterator[str]:
@@ -75,7 +76,9 @@ def _tasks(tasks: Sequence[Mapping[str, Any]], now: float) -> Iterator[str]:
     width = max((len(task["task"]) for task in tasks), default=0)
     for task in tasks:
         pid = f"  pid {task['pid']}" if task["pid"] else ""
-        yield f"  {task['task']:<{width}}  {task['host']}{pid}  {task['state']} since {span(now - task['since'])}"
+        lasts = task["state"] in {"ordered", "running", "stopped"}
+        when = f"for {span(now - task['since'])}" if lasts else ago(now - task["since"])
+        yield f"  {task['task']:<{width}}  {task['host']}{pid}  {task['state']} {when}"
 
 
 def in_words(step: Mapping[str, Any], now: float) -> str:

@@ -19,7 +19,8 @@ import pytest
 
 from launcher.errors import UnavailableError
 from launcher.runs import look, reach
-from tests.acceptance.conftest import MARK, TFLAUNCH, Command, gone, living
+from tests.acceptance.conftest import MARK, TFLAUNCH, Command, Started, gone, living
+from tests.acceptance.engine import HOSTS, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -153,6 +154,41 @@ class TestDetach:
         (tflaunch.cwd / "worker-0").write_text("end\n")
         psutil.wait_procs([psutil.Process(run["pid"])] if psutil.pid_exists(run["pid"]) else [], timeout=30)
         assert ps(tflaunch)[0]["state"] == "done"
+
+
+class TestStarting:
+    """One of two hosts does not say hello: the launcher waits for it for 30 s."""
+
+    @pytest.fixture
+    def waits(self, tflaunch: Command) -> Callable[..., Started]:
+        environment = install(tflaunch.cwd / "installed")
+        (tflaunch.cwd / f"silent-{HOSTS[1]}").touch()
+        hosts = [{"address": host} for host in HOSTS]
+        settings = {"script": tflaunch.script("pass"), "engine": "two", "hosts": hosts}
+        (tflaunch.cwd / "cluster.json").write_text(json.dumps(settings))
+        return lambda *options: tflaunch.start("run", "cluster.json", *options, env=environment)
+
+    def test_the_door_is_open(self, tflaunch: Command, waits: Callable[..., Started]) -> None:
+        started = waits()
+        while (found := ps(tflaunch)) == [] or found[0]["pid"] is None:
+            pass
+        assert (found[0]["state"], found[0]["pid"]) == ("starting", started.pid)
+        ended = tflaunch("stacks")
+        assert (ended.status, "no workers are running" in ended.err) == (69, True)
+        assert tflaunch("stop").status == 0
+        status, err = started.end()
+        assert (status, "interrupted by SIGTERM" in err) == (143, True)
+        assert ps(tflaunch)[0]["state"] == "stopped"
+
+    def test_ctrl_c_reaches_what_has_no_terminal(self, tflaunch: Command, waits: Callable[..., Started]) -> None:
+        started = waits("--detach")
+        while (found := ps(tflaunch)) == [] or found[0]["pid"] is None:
+            pass
+        assert found[0]["pid"] != started.pid
+        started.send(signal.SIGINT)
+        status, err = started.end()
+        assert (status, "interrupted by SIGINT" in err) == (130, True)
+        assert ps(tflaunch)[0]["state"] == "stopped"
 
 
 class TestLooking:
