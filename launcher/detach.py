@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from launcher.errors import Interrupted
 from launcher.run import Background, ready
-from launcher.run_dir import CONSOLE, OUTCOME, RunDir, last_lines
+from launcher.run_dir import CONSOLE, OUTCOME, RunDir, last_lines, named
 from launcher.visit import introduce
 from launcher.watching import watch
 
@@ -85,8 +85,7 @@ def _wait(line: socket.socket, child: int, folder: Path) -> int:
 
 def _commands(folder: Path) -> list[str]:
     """How to look after it."""
-    named = folder.name if folder.parent == Path("runs") else folder
-    return [f"tflaunch {command} {named}" for command in ("status", "attach", "logs -f", "stop")]
+    return [f"tflaunch {command} {named(folder)}" for command in ("status", "attach", "logs -f", "stop")]
 
 
 def _failed(ended: Mapping[str, Any], child: int, folder: Path) -> int:

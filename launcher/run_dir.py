@@ -161,6 +161,11 @@ def find(run: str | None) -> Path:
     return found
 
 
+def named(folder: Path) -> str:
+    """How to name this run to ``find``, in short."""
+    return folder.name if folder.parent == RUNS else str(folder)
+
+
 def held(folder: Path) -> bool:
     """Whether the launcher of the run in this directory is there."""
     import fcntl

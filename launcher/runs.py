@@ -148,13 +148,11 @@ def progress(run: Run) -> Mapping[str, Any] | None:
     return None
 
 
-def tasks(run: Run) -> int | None:
-    """How many tasks it has; None where it has not come to that."""
-    found = run.told.get("tasks")
-    if not found:
-        with suppress(OSError, ValueError):
-            found = json.loads((run.folder / "run.json").read_text())["tasks"]
-    return len(found) if found else None
+def tasks(folder: Path) -> list[str]:
+    """The tasks of a run, such as ``worker 0``; none where it has not come to that."""
+    with suppress(OSError, ValueError):
+        return [task["task"] for task in json.loads((folder / "run.json").read_text())["tasks"]]
+    return []
 
 
 def _over(folder: Path) -> Run | None:

@@ -10,7 +10,7 @@ import click
 
 from launcher.console import Console
 from launcher.errors import Interrupted, UnavailableError
-from launcher.run_dir import RUNS, find
+from launcher.run_dir import RUNS, find, named
 from launcher.runs import PATIENCE, alive, look, reach, unreachable
 from launcher.visit import follow
 from launcher.watching import watch
@@ -43,7 +43,7 @@ def attach(run: str | None, output: str) -> int:
         except Interrupted as error:
             if error.exit_status != 128 + signal.SIGINT:
                 raise
-            console.say(f"detached; the run goes on (tflaunch attach {folder.name})")
+            console.say(f"detached; the run goes on (tflaunch attach {named(folder)})")
             return 0
     if not ended:
         ended = _left(folder)

@@ -13,7 +13,7 @@ from launcher.errors import RequestError
 from launcher.logs import Logs
 from launcher.placement import JOBS
 from launcher.run_dir import find
-from launcher.runs import living
+from launcher.runs import living, tasks
 
 _TASK = re.compile(rf"({'|'.join(JOBS)})[ :-]?(\d+)")
 # A file does not tell that it has grown; people see no difference.
@@ -38,6 +38,9 @@ def logs(words: tuple[str, ...], follow: bool, attempt: int | None) -> None:
     folder = find(run)
     if attempt is not None and not (folder / f"attempt-{attempt}").is_dir():
         raise RequestError(f"{folder} has no attempt {attempt}")
+    known = [label.replace(" ", "-") for label in tasks(folder)] + Logs(folder, None, None).slugs
+    if task is not None and known and task not in known:
+        raise RequestError(f"{folder} has no {task}", f"it has {', '.join(dict.fromkeys(known))}")
     found = Logs(folder, task, attempt)
     with _Page(found, plain=task is not None) as page:
         # Looked at before reading: what is written until then is read.

@@ -61,7 +61,7 @@ def _row(run: Run, now: float) -> tuple[str, ...]:
     return (
         run.folder.name,
         run.words,
-        _or_dash(tasks(run)),
+        str(len(tasks(run.folder)) or "-"),
         "-" if step is None else f"{step['step']:,} ({ago(now - step['time'])})",
         ago(now - run.began) if run.began else "-",
         _or_dash(run.pid),

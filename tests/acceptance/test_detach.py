@@ -354,6 +354,8 @@ class TestLogs:
         ended = tflaunch("logs", "--attempt", "1")
         assert (ended.status, "has no attempt 1" in ended.err) == (2, True)
         assert tflaunch("logs", "a", "b").status == 2
+        ended = tflaunch("logs", "worker", "2")
+        assert (ended.status, "has no worker-2" in ended.err) == (2, True)
 
     def test_across_a_restart(self, tflaunch: Command) -> None:
         script = OBEYS + "if os.environ['TFLAUNCH_ATTEMPT'] == '0': raise SystemExit(1)\n"
