@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -41,6 +42,7 @@ def leave(config: ClusterConfig, conduct: Callable[[Background], int]) -> int:
     if child:
         theirs.close()
         return _wait(ours, child, run_dir.path)
+    ours.close()
     os.setsid()
     _let_go(run_dir, theirs)
     return conduct(Background(run_dir, theirs))
@@ -72,6 +74,8 @@ def _wait(line: socket.socket, child: int, folder: Path) -> int:
         try:
             ended = watch(line, console, last="started")
         except Interrupted as error:
+            if error.exit_status == 128 + signal.SIGHUP:  # the terminal was closed, which it is to outlive
+                raise
             # It has a session of its own: the terminal's Ctrl-C has not reached it.
             os.kill(child, error.exit_status - 128)
             ended = {}

@@ -188,6 +188,8 @@ class Door:
 
     def _dismiss(self, visitor: _Visitor) -> None:
         self._visitors.remove(visitor)
+        if self._folder is not None and self._socket not in self._selector.get_map():
+            self._selector.register(self._socket, selectors.EVENT_READ)  # there is a descriptor again
         if visitor.connection in self._selector.get_map():
             self._selector.unregister(visitor.connection)
         visitor.connection.close()

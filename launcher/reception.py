@@ -67,9 +67,8 @@ class Reception:
         from launcher.door import Door
 
         with suppress(OSError):  # no descriptor is left: the run does without
-            self._door = door = Door(
-                {name: getattr(self, f"_{name}") for name in ("stacks", "status", "stop", "follow")}
-            )
+            requests = {"stacks": self._stacks, "status": self._status, "stop": self._stop, "follow": self._follow}
+            self._door = door = Door(requests)
             loop.open(door)
             if self._guest is not None:
                 door.admit(self._guest)

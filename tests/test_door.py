@@ -226,6 +226,21 @@ def test_where_no_descriptor_is_left_nobody_is_let_in_and_nobody_kept_busy(
         assert select.select([door], [], [], 0) == ([], [], [])
 
 
+def test_when_one_is_free_again_they_are_let_in(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def accept(_: socket.socket) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with closing(visit(tmp_path)) as visitor:
+        assert quiet(door)
+        monkeypatch.setattr(socket.socket, "accept", accept)
+        with closing(visit(tmp_path)) as late:
+            assert quiet(door)
+            monkeypatch.undo()
+            visitor.close()
+            late.sendall(REQUEST)
+            until_asked(door)
+
+
 def test_it_leaves_nothing_behind(tmp_path: Path) -> None:
     before = descriptors()
     with opened(tmp_path) as door, closing(visit(tmp_path)) as visitor:

@@ -190,6 +190,17 @@ class TestStarting:
         assert (status, "interrupted by SIGINT" in err) == (130, True)
         assert ps(tflaunch)[0]["state"] == "stopped"
 
+    def test_a_terminal_that_is_closed_early_takes_nothing_along(
+        self, tflaunch: Command, waits: Callable[..., Started]
+    ) -> None:
+        started = waits("--detach")
+        while (found := ps(tflaunch)) == [] or found[0]["pid"] is None:
+            pass
+        started.send(signal.SIGHUP)
+        assert started.end()[0] == 129
+        assert ps(tflaunch)[0]["state"] == "starting"
+        assert tflaunch("stop").status == 0
+
 
 class TestLooking:
     def test_at_a_run_that_is_alive(self, tflaunch: Command) -> None:
