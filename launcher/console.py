@@ -12,7 +12,7 @@ import time
 from collections import deque
 from contextlib import suppress
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from launcher.agent.kernel import widen
 from launcher.tracebacks import Tracebacks
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from launcher.outcome import Outcome
     from launcher.plan import Plan
+    from launcher.reception import Reception
 
 Output = Literal["all", "chief", "failed", "none"]
 
@@ -90,36 +91,17 @@ class Sink:
         return os.dup(descriptor)
 
 
-class Audience(Protocol):
-    """Whoever else wants to know what a console is told, whichever of it that shows."""
-
-    def output(self, task: int, data: bytes) -> None:
-        """A task has written this."""
-
-    def finish(self, task: int) -> None:
-        """A task writes no more."""
-
-    def say(self, text: str, *, alarm: bool) -> None:
-        """Something of our own was said."""
-
-    def end(self, outcome: Mapping[str, Any], *, told: bool) -> None:
-        """How it has ended, as outcome.json has it; ``told``: the console says so in its own words."""
-
-    def close(self) -> None:
-        """There is no more to come."""
-
-
 class Console:
     """Standard output for the workers' lines, standard error for ours; one queue keeps them in order.
 
     As a context manager it shows at the end what still waits to be shown, and closes what it opened.
 
     Attributes:
-        audience: is told everything too, if there is one.
+        audience: is told everything too, whatever of it is shown here, if there is one.
     """
 
     def __init__(self, output: Output, *, stdout: int = 1, stderr: int = 2) -> None:
-        self.audience: Audience | None = None
+        self.audience: Reception | None = None
         self._output = output
         self._out = Sink(stdout)
         self._err = Sink(stderr)
