@@ -45,7 +45,7 @@ def ps(bases: tuple[str, ...], everything: bool, as_json: bool) -> None:
 
 def _look(folder: Path) -> Run:
     # One that does not answer is not to hold up the others for long.
-    return look(folder, 1.0)
+    return look(folder, 3.0)
 
 
 def _chosen(runs: Iterable[Run], everything: bool) -> Iterator[Run]:
