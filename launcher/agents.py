@@ -305,6 +305,8 @@ class Agents:
             match event:
                 case events.Signalled(number):
                     raise Interrupted(number)
+                case events.StopAsked():
+                    raise Interrupted(signal.SIGTERM)
                 case events.HostTerminated(host):
                     raise Interrupted(signal.SIGTERM, host)
                 case events.DeadlinePassed("run"):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from launcher import events
@@ -23,13 +22,13 @@ from launcher.supervisor import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from launcher.agents import Agents
     from launcher.console import Console
-    from launcher.door import Door
     from launcher.loop import Loop
     from launcher.plan import Plan
+    from launcher.reception import Reception
     from launcher.run_dir import RunDir
     from launcher.supervisor import Command, Supervisor
 
@@ -37,45 +36,31 @@ if TYPE_CHECKING:
 class Attempt:
     """The edge between the supervisor, which only decides, and the agents, files and console."""
 
-    def __init__(self, plan: Plan, agents: Agents, loop: Loop, run_dir: RunDir, console: Console) -> None:
+    def __init__(
+        self, plan: Plan, agents: Agents, loop: Loop, run_dir: RunDir, console: Console, reception: Reception
+    ) -> None:
         self._plan = plan
         self._agents = agents
         self._loop = loop
         self._run_dir = run_dir
         self._console = console
         self._slugs = [task.slug for task in plan.tasks]
-        self._door: Door | None = None
+        self._reception = reception
 
     def run(self, supervisor: Supervisor) -> None:
         """Start the workers and see them through to their end; the supervisor then knows the verdict."""
         self._obey(supervisor.start())
-        with self._open_to_visitors():
-            while not supervisor.finished:
-                for event in self._loop.wait():
-                    if isinstance(event, events.TaskOutput):
-                        self._run_dir.output(self._slugs[event.task], event.data)
-                        self._console.output(event.task, event.data)
-                        supervisor.pulse.spoke = True
-                    else:
-                        self._take_in(event, supervisor)
-
-    @contextmanager
-    def _open_to_visitors(self) -> Iterator[None]:
-        # They can wait for this import; the workers, who are ordered by now, need not.
+        # Visitors can wait for what their reception imports; the workers, who are ordered by now, need not.
         self._loop.send()
-        from launcher.door import Door
-
-        with suppress(OSError):  # a file system without sockets, a full one: the run does without
-            self._door = Door(self._run_dir.path)
-        if self._door is None:
-            yield
-            return
-        with self._door:
-            self._loop.open(self._door)
-            try:
-                yield
-            finally:
-                self._loop.shut(self._door)
+        self._reception.open(self._loop)
+        while not supervisor.finished:
+            for event in self._loop.wait():
+                if isinstance(event, events.TaskOutput):
+                    self._run_dir.output(self._slugs[event.task], event.data)
+                    self._console.output(event.task, event.data)
+                    supervisor.pulse.spoke = True
+                else:
+                    self._take_in(event, supervisor)
 
     def _take_in(self, event: events.Event, supervisor: Supervisor) -> None:
         now = time.time()
@@ -86,6 +71,7 @@ class Attempt:
                 self._console.finish(task)
             case events.TaskReport(task, {"kind": "metrics"} as record):
                 self._run_dir.metrics(self._plan.tasks[task].label, record)
+        self._reception.take(event, now)
         self._obey(supervisor.handle(event, now))
 
     def _obey(self, commands: Iterable[Command]) -> None:
@@ -107,8 +93,7 @@ class Attempt:
                 case AskStacks(host):
                     self._agents.order(host, "stacks")
                 case ShowStacks(report):
-                    if self._door is not None:
-                        self._door.tell("stacks", {"stacks": report.lines, "full": report.full})
+                    self._reception.show_stacks(report)
                 case KeepStacks(report):
                     self._run_dir.keep_stacks(report.full)
                 case Abandon(host):

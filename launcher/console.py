@@ -5,23 +5,25 @@ It may lag behind, and skip (it says how much); it never makes anybody wait, and
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
 from collections import deque
 from contextlib import suppress
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from launcher.agent.kernel import widen
 from launcher.tracebacks import Tracebacks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from launcher.outcome import Outcome
     from launcher.plan import Plan
+    from launcher.reception import Reception
 
 Output = Literal["all", "chief", "failed", "none"]
 
@@ -72,8 +74,9 @@ class Sink:
             return os.writev(self.descriptor, pieces)
         except BlockingIOError:
             return 0
-        except OSError:
-            self.closed = True
+        except OSError as error:
+            # What a full disk does not take is lost to it, but there may be room again.
+            self.closed = error.errno not in {errno.ENOSPC, errno.EDQUOT}
             return sum(map(len, pieces))
 
     def close(self) -> None:
@@ -92,9 +95,13 @@ class Console:
     """Standard output for the workers' lines, standard error for ours; one queue keeps them in order.
 
     As a context manager it shows at the end what still waits to be shown, and closes what it opened.
+
+    Attributes:
+        audience: is told everything too, whatever of it is shown here, if there is one.
     """
 
     def __init__(self, output: Output, *, stdout: int = 1, stderr: int = 2) -> None:
+        self.audience: Reception | None = None
         self._output = output
         self._out = Sink(stdout)
         self._err = Sink(stderr)
@@ -112,6 +119,8 @@ class Console:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self.audience is not None:
+            self.audience.close()
         self.drain()
         for sink in (self._out, self._err):
             sink.close()
@@ -124,19 +133,23 @@ class Console:
 
     def follow(self, plan: Plan) -> None:
         """Learn whose lines are to come."""
+        self.expect({task.number: task.label for task in plan.tasks}, plan.chief)
+
+    def expect(self, labels: Mapping[int, str], chief: int) -> None:
+        """Lines of these tasks are to come."""
         self._partial.clear()
-        self._tracebacks = Tracebacks({task.number: task.label for task in plan.tasks})
-        width = max(len(task.label) for task in plan.tasks)
-        for task in plan.tasks:
-            prefix = f"{task.label:<{width}} | "
+        self._tracebacks = Tracebacks(labels)
+        width = max(map(len, labels.values()), default=0)
+        for number, label in labels.items():
+            prefix = f"{label:<{width}} | "
             if self._out_colour:
-                prefix = f"\x1b[{_COLOURS[task.number % len(_COLOURS)]}m{prefix}\x1b[0m"
-            self._prefixes[task.number] = prefix.encode()
+                prefix = f"\x1b[{_COLOURS[number % len(_COLOURS)]}m{prefix}\x1b[0m"
+            self._prefixes[number] = prefix.encode()
         match self._output:
             case "all":
-                self._shown = frozenset(task.number for task in plan.tasks)
+                self._shown = frozenset(labels)
             case "chief":
-                self._shown = frozenset({plan.chief})
+                self._shown = frozenset({chief})
 
     @property
     def blocked_on(self) -> int | None:
@@ -145,6 +158,8 @@ class Console:
 
     def output(self, task: int, data: bytes) -> None:
         """Show what is complete of a task's output; keep the rest of its last line."""
+        if self.audience is not None:
+            self.audience.output(task, data)
         if task not in self._shown:
             return
         partial = self._partial.pop(task, b"")
@@ -165,6 +180,11 @@ class Console:
 
     def finish(self, task: int) -> None:
         """Show a last line that has no newline."""
+        if self.audience is not None:
+            self.audience.finish(task)
+        self._finish(task)
+
+    def _finish(self, task: int) -> None:
         if rest := self._partial.pop(task, b""):
             self._lines(task, rest)
         if held := list(self._tracebacks.rest(task)):
@@ -172,6 +192,11 @@ class Console:
 
     def say(self, text: str, *, alarm: bool = False) -> None:
         """A line, or several, of our own; an ``alarm`` begins in red where there are colours."""
+        if self.audience is not None:
+            self.audience.say(text, alarm=alarm)
+        self._say(text, alarm=alarm)
+
+    def _say(self, text: str, *, alarm: bool = False) -> None:
         mark = "\x1b[1mtflaunch\x1b[0m  " if self.colour else "tflaunch  "
         lines = text.split("\n")
         if alarm and self.colour:
@@ -187,6 +212,11 @@ class Console:
                     self._replay(one.task.number, one.log)
         if outcome.verdict.status != "ok" or self._output != "none":
             self.say(outcome.story(), alarm=outcome.verdict.status != "ok")
+
+    def end(self, outcome: Mapping[str, Any], *, told: bool) -> None:
+        """The run is over; ``told``: ``tell`` is what comes next."""
+        if self.audience is not None:
+            self.audience.end(outcome, told=told)
 
     def give_way(self) -> None:
         """Where much waits to be shown, let the reader have a moment, so that one that keeps up misses nothing.
@@ -224,6 +254,18 @@ class Console:
             self._pending -= _PIECE
             self._queue.popleft()
         return True
+
+    @property
+    def deserted(self) -> bool:
+        """Nobody reads standard output any more."""
+        return self._out.closed
+
+    def show(self) -> None:
+        """Show all that waits to be shown, however long the reader takes."""
+        import select
+
+        while not self.flush():
+            select.select([], [self._queue[0][0].descriptor], [])
 
     def drain(self) -> None:
         """At the end: go on as long as the console takes something."""
@@ -272,12 +314,12 @@ class Console:
         with suppress(OSError), log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - _REPLAY))
             self._lines(task, file.read().removesuffix(b"\n"))
-        self.finish(task)
+        self._finish(task)
 
     def _catch_up(self) -> None:
         if self._skipped and self._pending < _BACKLOG // 2:
             skipped, self._skipped = self._skipped, 0
-            self.say(f"the console could not keep up: {skipped} lines skipped here; the log files have them")
+            self._say(f"the console could not keep up: {skipped} lines skipped here; the log files have them")
 
     def _add(self, sink: Sink, data: bytes | memoryview) -> None:
         self._pending += len(data) + _PIECE

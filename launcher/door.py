@@ -1,7 +1,8 @@
 """The door of a run that is alive: a socket in its directory, at which other programs ask, and are answered.
 
-A visitor says one line, a JSON object such as ``{"do": "stacks"}``, and is told one line, another JSON object. Whatever it
-does, or does not, it keeps nobody waiting: nothing here blocks.
+A visitor says one line, a JSON object such as ``{"do": "stacks"}``, and is told one line, another JSON object; or it may stay,
+and is given frames (``agent/wire.py``) as they come. Whatever it does, or does not, it keeps nobody waiting: nothing here
+blocks. ``visit.py`` is the other side.
 """
 
 from __future__ import annotations
@@ -10,52 +11,69 @@ import json
 import os
 import selectors
 import socket
-from contextlib import closing, contextmanager, suppress
+import stat
+from collections import deque
+from contextlib import contextmanager, suppress
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from launcher import events
+from launcher.agent import wire
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from launcher import events
+
+    Request = Callable[[Mapping[str, Any]], Iterable[events.Event]]
 
 FILE = "control.sock"
 # As many may be there at a time; for one more, one that waits for nothing has to go, the one that came first.
 _ROOM = 32
 # No request is longer.
 _LONGEST = 1 << 12
-_PIECE = 1 << 16
-_REQUESTS: Mapping[str, events.Event] = {"stacks": events.StacksAsked()}
+# To one that stays: what it does not take in time is skipped, and counted.
+_BACKLOG = 8 << 20
+_BATCH = 64
 
 
 class Door:
-    """Listens in a run's directory. As a context manager it leaves nothing there.
+    """Lets visitors in. As a context manager it leaves nothing behind.
 
-    Raises:
-        OSError: there can be no socket in this directory.
+    Args:
+        requests: what may be asked for, and what is done then; it yields what the run has to know, or answers by ``tell``
+            or ``keep``.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, requests: Mapping[str, Request]) -> None:
+        self._requests = requests
+        self._folder: Path | None = None
         self._visitors: list[_Visitor] = []
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.setblocking(False)
-        try:
-            with reachable(folder) as path:
-                self._socket.bind(path)
-            self._socket.listen()
-        except OSError:
-            self._socket.close()
-            raise
         self._selector = selectors.EpollSelector()
+
+    def listen(self, folder: Path) -> None:
+        """Be found in a run's directory.
+
+        Raises:
+            OSError: there can be no socket in this directory.
+        """
+        with reachable(folder) as path:
+            # Before the bind: between it and a chmod somebody could come in.
+            os.fchmod(self._socket.fileno(), stat.S_IRUSR | stat.S_IWUSR)
+            self._socket.bind(path)
+        self._folder = folder
+        self._socket.listen()
         self._selector.register(self._socket, selectors.EVENT_READ)
 
     def __enter__(self) -> Door:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with suppress(OSError):
-            (self._folder / FILE).unlink()
+        if self._folder is not None:
+            with suppress(OSError):
+                (self._folder / FILE).unlink()
         for visitor in list(self._visitors):
             self._dismiss(visitor)
         self._selector.close()
@@ -65,25 +83,62 @@ class Door:
         """A descriptor that is readable when there is something to ``receive``."""
         return self._selector.fileno()
 
-    def receive(self) -> Iterator[events.Event]:
-        """Let in who knocks, hear who speaks; yields what they want."""
-        for key, mask in self._selector.select(0):
+    @property
+    def owes(self) -> bool:
+        """Somebody has not been given all yet."""
+        return any(visitor.owed for visitor in self._visitors)
+
+    def receive(self, seconds: float = 0) -> Iterator[events.Event]:
+        """Let in who knocks, hear who speaks, give who reads; yields what they want."""
+        for key, mask in self._selector.select(seconds):
             if key.data is None:
-                self._admit()
+                self._open()
             elif key.data in self._visitors:
                 yield from self._attend(key.data, mask)
 
+    def admit(self, connection: socket.socket) -> None:
+        """Let in somebody who has not come by the socket."""
+        connection.setblocking(False)
+        if len(self._visitors) == _ROOM:
+            self._dismiss(min(self._visitors, key=lambda one: one.wish is not None))
+        visitor = _Visitor(connection)
+        self._visitors.append(visitor)
+        self._watch(visitor)
+
     def tell(self, wish: str, answer: Mapping[str, Any]) -> None:
         """Answer everybody who has asked for this."""
-        line = memoryview(json.dumps(answer).encode() + b"\n")
-        for visitor in [one for one in self._visitors if one.wish == wish]:
-            visitor.wish, visitor.owed = None, line
+        line = json.dumps(answer).encode() + b"\n"
+        for visitor in self._waiting_for(wish):
+            visitor.wish = None
+            self._give(visitor, line)
+
+    def keep(self, wish: str, *first: bytes) -> None:
+        """Have everybody who has asked for this stay; these frames come first."""
+        for visitor in self._waiting_for(wish):
+            visitor.stays = True
+            self._give(visitor, *first)
+
+    def pour(self, *pieces: bytes, spare: bool = False) -> None:
+        """Give a frame to everybody who stays; one that may be ``spare``d is skipped for those who do not keep up."""
+        for visitor in [one for one in self._visitors if one.stays]:
+            if spare and visitor.pending > _BACKLOG:
+                visitor.skipped += sum(map(len, pieces))
+            else:
+                self._give(visitor, *pieces)
+
+    def _waiting_for(self, wish: str) -> list[_Visitor]:
+        return [one for one in self._visitors if one.wish == wish and not one.stays]
+
+    def _give(self, visitor: _Visitor, *pieces: bytes) -> None:
+        behind = bool(visitor.owed)
+        visitor.owe(*pieces)
+        if not behind:
             try:
                 self._go_on(visitor)
             except OSError:
                 self._dismiss(visitor)
 
-    def _admit(self) -> None:
+    def _open(self) -> None:
         try:
             connection, _ = self._socket.accept()
         except (BlockingIOError, ConnectionError):  # gone again
@@ -91,39 +146,50 @@ class Door:
         except OSError:  # no descriptor is left: to be told for ever that somebody knocks would take a core
             self._selector.unregister(self._socket)
             return
-        connection.setblocking(False)
-        if len(self._visitors) == _ROOM:
-            self._dismiss(min(self._visitors, key=lambda one: one.wish is not None))
-        visitor = _Visitor(connection)
-        self._visitors.append(visitor)
-        self._selector.register(connection, selectors.EVENT_READ, visitor)
+        self.admit(connection)
 
     def _attend(self, visitor: _Visitor, mask: int) -> Iterator[events.Event]:
         try:
-            if mask & selectors.EVENT_WRITE:
+            if visitor.stays and mask & selectors.EVENT_READ and not visitor.connection.recv(_LONGEST):
+                self._dismiss(visitor)
+            elif mask & selectors.EVENT_WRITE:
                 self._go_on(visitor)
-            elif (line := visitor.hear()) is not None:
+            elif not visitor.stays and (line := visitor.hear()) is not None:
                 # One request a visit; whether it still listens shows when it is answered.
-                self._selector.unregister(visitor.connection)
+                self._watch(visitor)
                 yield from self._consider(visitor, line)
         except OSError:
             self._dismiss(visitor)
 
     def _consider(self, visitor: _Visitor, line: bytes) -> Iterator[events.Event]:
-        visitor.wish = _wish(line)
-        if visitor.wish in _REQUESTS:
-            yield _REQUESTS[visitor.wish]
+        request = _understood(line)
+        visitor.wish = str(request.get("do"))
+        if visitor.wish in self._requests:
+            yield from self._requests[visitor.wish](request)
         else:
-            self.tell(visitor.wish, {"error": f"no such request; known: {', '.join(_REQUESTS)}"})
+            self.tell(visitor.wish, {"error": f"no such request; known: {', '.join(self._requests)}"})
 
     def _go_on(self, visitor: _Visitor) -> None:
-        if visitor.pay():
+        if visitor.pay() and not visitor.stays:
             self._dismiss(visitor)
-        elif visitor.connection not in self._selector.get_map():
-            self._selector.register(visitor.connection, selectors.EVENT_WRITE, visitor)
+        else:
+            self._watch(visitor)
+
+    def _watch(self, visitor: _Visitor) -> None:
+        reading = selectors.EVENT_READ if visitor.stays or not visitor.asked else 0
+        mask = reading | (selectors.EVENT_WRITE if visitor.owed else 0)
+        known = visitor.connection in self._selector.get_map()
+        if known and not mask:
+            self._selector.unregister(visitor.connection)
+        elif known:
+            self._selector.modify(visitor.connection, mask, visitor)
+        elif mask:
+            self._selector.register(visitor.connection, mask, visitor)
 
     def _dismiss(self, visitor: _Visitor) -> None:
         self._visitors.remove(visitor)
+        if self._folder is not None and self._socket not in self._selector.get_map():
+            self._selector.register(self._socket, selectors.EVENT_READ)  # there is a descriptor again
         if visitor.connection in self._selector.get_map():
             self._selector.unregister(visitor.connection)
         visitor.connection.close()
@@ -134,13 +200,20 @@ class _Visitor:
 
     Attributes:
         wish: what it waits for; None when it has not said that, or has been told.
-        owed: what is left of the answer.
+        asked: it has said its line.
+        stays: it is given frame after frame, until either side leaves.
+        owed: what it has not taken yet, ``pending`` bytes of it.
+        skipped: bytes that it did not keep up with.
     """
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.wish: str | None = None
-        self.owed = memoryview(b"")
+        self.asked = False
+        self.stays = False
+        self.owed: deque[memoryview] = deque()
+        self.pending = 0
+        self.skipped = 0
         self._said = b""
 
     def hear(self) -> bytes | None:
@@ -154,7 +227,16 @@ class _Visitor:
         line, end, _ = self._said.partition(b"\n")
         if not end and (not data or len(self._said) > _LONGEST):
             raise ConnectionAbortedError
+        self.asked = bool(end)
         return line if end else None
+
+    def owe(self, *pieces: bytes) -> None:
+        """Have it be given these, after what it is owed."""
+        if self.skipped:
+            skipped, self.skipped = self.skipped, 0
+            self.owe(wire.control({"do": "skipped", "bytes": skipped}))
+        self.owed.extend(memoryview(piece) for piece in pieces if piece)
+        self.pending += sum(map(len, pieces))
 
     def pay(self) -> bool:
         """Give it what it takes; whether that was all.
@@ -164,38 +246,16 @@ class _Visitor:
         """
         with suppress(BlockingIOError):
             while self.owed:
-                self.owed = self.owed[self.connection.send(self.owed[:_PIECE]) :]
+                self._forget(self.connection.sendmsg(list(islice(self.owed, _BATCH))))
         return not self.owed
 
-
-def ask(folder: Path, what: str, seconds: float) -> dict[str, Any]:
-    """Ask the run that is alive in this directory.
-
-    Raises:
-        FileNotFoundError: it has no door.
-        ConnectionError: it went away, now or before.
-        TimeoutError: it did not answer within so many seconds.
-    """
-    import time
-
-    until = time.monotonic() + seconds
-    with closing(socket.socket(socket.AF_UNIX)) as connection:
-        connection.settimeout(seconds)
-        try:
-            with reachable(folder) as path:
-                connection.connect(path)
-        except BlockingIOError:  # there is a queue at the door
-            raise TimeoutError from None
-        connection.sendall(json.dumps({"do": what}).encode() + b"\n")
-        answer = bytearray()
-        while not answer.endswith(b"\n"):
-            connection.settimeout(max(0.001, until - time.monotonic()))
-            data = connection.recv(_PIECE)
-            if not data:
-                raise ConnectionResetError
-            answer += data
-    told: dict[str, Any] = json.loads(answer)
-    return told
+    def _forget(self, sent: int) -> None:
+        self.pending -= sent
+        while sent:
+            head = self.owed.popleft()
+            if sent < len(head):
+                self.owed.appendleft(head[sent:])
+            sent -= min(sent, len(head))
 
 
 @contextmanager
@@ -208,9 +268,9 @@ def reachable(folder: Path) -> Iterator[str]:
         os.close(descriptor)
 
 
-def _wish(line: bytes) -> str:
+def _understood(line: bytes) -> Mapping[str, Any]:
     with suppress(ValueError, RecursionError):
-        match json.loads(line):
-            case {"do": str(wish)}:
-                return wish
-    return ""
+        request = json.loads(line)
+        if isinstance(request, dict) and isinstance(request.get("do"), str):
+            return request
+    return {"do": ""}

@@ -183,6 +183,12 @@ class StacksAsked(NamedTuple):
     """Somebody wants to know where all tasks are (``launcher/door.py``)."""
 
 
+class StopAsked(NamedTuple):
+    """Somebody wants the run to end (``launcher/door.py``), as a signal to the launcher says it; ``now`` as a second one."""
+
+    now: bool
+
+
 class TaskExited(NamedTuple):
     """The task's process is gone, reaped, and its output drained.
 
@@ -253,6 +259,7 @@ Event = (
     | TaskExited
     | Signalled
     | StacksAsked
+    | StopAsked
     | FaultOrdered
     | DeadlinePassed
 )

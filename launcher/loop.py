@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from launcher import events
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
     from launcher.console import Console
@@ -36,7 +36,7 @@ class Loop:
         self._silence = silence
         self._selector = selectors.DefaultSelector()
         self._links: list[Link] = []
-        self._timers: dict[str, float] = {}
+        self._timers: dict[str, tuple[float, Callable[[], None] | None]] = {}
         self._posted: deque[events.Event] = deque()
         self._beat = time.monotonic()
         self._previous: dict[int, object] = {}
@@ -83,10 +83,6 @@ class Loop:
         """Listen to visitors."""
         self._selector.register(door, selectors.EVENT_READ, door.receive)
 
-    def shut(self, door: Door) -> None:
-        """Listen to them no more."""
-        self._selector.unregister(door)
-
     def drop(self, link: Link, why: str) -> Iterator[events.Event]:
         """Take an agent for lost, and listen to it no more."""
         self._forget(link)
@@ -97,9 +93,9 @@ class Loop:
             if descriptor in self._selector.get_map():
                 self._selector.unregister(descriptor)
 
-    def set_timer(self, name: str, seconds: float) -> None:
-        """Post DeadlinePassed(name) once, after that time."""
-        self._timers[name] = time.monotonic() + seconds
+    def set_timer(self, name: str, seconds: float, then: Callable[[], None] | None = None) -> None:
+        """Post DeadlinePassed(name) once, after that time; or do ``then`` instead, which is nobody else's business."""
+        self._timers[name] = time.monotonic() + seconds, then
 
     def cancel_timer(self, name: str) -> None:
         """Forget a timer."""
@@ -151,7 +147,8 @@ class Loop:
             self._selector.register(descriptor, selectors.EVENT_WRITE)
 
     def _until_next(self) -> float | None:
-        moments = [*self._timers.values(), *(link.next for link in self._links if link.next is not None)]
+        moments = [at for at, _ in self._timers.values()]
+        moments += [link.next for link in self._links if link.next is not None]
         if self._silence is not None:
             moments.append(self._beat + _HEARTBEAT)
         # epoll counts milliseconds in an int: some 24 days are as long as it can wait.
@@ -159,9 +156,12 @@ class Loop:
 
     def _on_time(self) -> Iterator[events.Event]:
         now = time.monotonic()
-        for name in [name for name, at in self._timers.items() if now >= at]:
-            del self._timers[name]
-            yield events.DeadlinePassed(name)
+        for name in [name for name, (at, _) in self._timers.items() if now >= at]:
+            _, then = self._timers.pop(name)
+            if then is None:
+                yield events.DeadlinePassed(name)
+            else:
+                then()
         yield from self._look_for(now)
         if self._silence is not None and now - self._beat >= _HEARTBEAT:
             self._beat = now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import engines, preflight
 from launcher.agent import kernel
@@ -15,6 +15,7 @@ from launcher.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from socket import socket
 
     from launcher.agents import Agents
     from launcher.config import ClusterConfig
@@ -24,25 +25,38 @@ if TYPE_CHECKING:
     from launcher.tree import Tree
 
 
-def run(config: ClusterConfig, console: Console) -> Outcome:
+class Background(NamedTuple):
+    """What a run that has no terminal is given: its directory, made already, and who waits for it to have started."""
+
+    run_dir: RunDir
+    guest: socket
+
+
+def run(config: ClusterConfig, console: Console, background: Background | None = None) -> Outcome:
     """Run a cluster to its end.
 
     Raises:
         TflaunchError: it did not come to starting workers; the class says who is to blame.
     """
-    engine = engines.load(config.engine)
-    preflight.require(config)
-    forwarded = preflight.forwarded(config, os.environ)
-    run_dir = RunDir.named(Path(config.run_dir), config.name, console.say)
+    engine, forwarded = ready(config)
+    if background is None:
+        run_dir = RunDir.named(Path(config.run_dir), config.name, console.say)
+    else:
+        run_dir = background.run_dir
+        run_dir.warn = console.say
     try:
-        run_dir.make()
-        outcome = _run_in(run_dir, config, engine, forwarded, console)
-        run_dir.write(OUTCOME, outcome.as_json())
+        if background is None:
+            run_dir.make()
+        outcome = _run_in(run_dir, config, engine, forwarded, console, background and background.guest)
+        ended = outcome.as_json()
+        run_dir.write(OUTCOME, ended)
+        console.end(ended, told=True)
     except (Exception, KeyboardInterrupt) as error:
         from launcher.outcome import failure
 
         if run_dir.path.is_dir():
             run_dir.write(OUTCOME, failure(error))
+        console.end(failure(error), told=False)
         raise
     finally:
         run_dir.close()
@@ -50,8 +64,24 @@ def run(config: ClusterConfig, console: Console) -> Outcome:
     return outcome
 
 
+def ready(config: ClusterConfig) -> tuple[engines.Engine, dict[str, str]]:
+    """The engine and the variables to forward, of a run for which nothing that can be seen from here is missing.
+
+    Raises:
+        TflaunchError: something is.
+    """
+    engine = engines.load(config.engine)
+    preflight.require(config)
+    return engine, preflight.forwarded(config, os.environ)
+
+
 def _run_in(
-    run_dir: RunDir, config: ClusterConfig, engine: engines.Engine, forwarded: dict[str, str], console: Console
+    run_dir: RunDir,
+    config: ClusterConfig,
+    engine: engines.Engine,
+    forwarded: dict[str, str],
+    console: Console,
+    guest: socket | None,
 ) -> Outcome:
     docks, first = engines.Docks(engine, config, run_dir), config.hosts[0].address
     started = {first: docks.open(first)}
@@ -61,6 +91,7 @@ def _run_in(
     from launcher.agents import Agents
     from launcher.attempt import Attempt
     from launcher.loop import Loop
+    from launcher.reception import Reception
     from launcher.recovery import Recovery
     from launcher.restart import Enough
     from launcher.supervisor import Supervisor
@@ -69,6 +100,8 @@ def _run_in(
         Loop(console, engine.silence) as loop,
         Agents(docks, started, loop, run_dir) as agents,
     ):
+        console.audience = reception = Reception(run_dir.path, guest)
+        reception.expect(loop)
         tree = preflight.tree(config, run_dir.path.parent)
         settled = partial(settle, agents=agents, run_dir=run_dir, forwarded=forwarded, tree=tree)
         recovery = Recovery(config, agents, console, settled)
@@ -76,13 +109,15 @@ def _run_in(
         console.introduce(whole, run_dir.path)
         while True:
             supervisor = Supervisor(whole)
-            Attempt(whole, agents, loop, run_dir, console).run(supervisor)
+            reception.begin(whole, tuple(recovery.gone))
+            Attempt(whole, agents, loop, run_dir, console, reception).run(supervisor)
             following = recovery.after(supervisor.attempt())
             if isinstance(following, Enough):
                 break
             whole = following
             run_dir.begin(whole.attempt)
             console.follow(whole)
+        reception.wind_up()
         end = outcome.conclude(whole, supervisor, run_dir, recovery.tries, following.why, tuple(recovery.gone))
         return _fetched(end, whole, agents, console)
 

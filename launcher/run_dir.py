@@ -7,6 +7,7 @@ metrics.jsonl               what the training measured, a line an epoch, if it t
 attempt-0/worker-0.log      every byte that the task wrote, in order; attempt-1 and so on after restarts
 attempt-0/stacks.txt        where all threads of all tasks were, before it was ended for want of progress or time
 agents/<host>.log           what an agent, or what carries it, had to say itself
+launcher.log                what a console would have shown, if it runs in the background
 outcome.json                how it ended
 runs/latest                     a link to the newest
 """
@@ -16,32 +17,40 @@ from __future__ import annotations
 import json
 import os
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from launcher.events import Event
 
+RUNS = Path("runs")
 OUTCOME = "outcome.json"
+CONSOLE = "launcher.log"
 # As much of the end of a log as is read to show its last lines.
 _TAIL = 64 << 10
 
 
 class RunDir:
-    """One run's directory. ``warn`` is called, once a file, with a line for the user when writing fails."""
+    """One run's directory. It is locked as long as the run is alive, whatever becomes of its launcher.
+
+    Attributes:
+        warn: is called, once a file, with a line for the user when writing fails.
+        lock: the descriptor that holds the lock; None where directories cannot be locked.
+    """
 
     def __init__(self, path: Path, warn: Callable[[str], object]) -> None:
         self.path = path
-        self._warn = warn
+        self.warn = warn
+        self.lock: int | None = None
         self._attempt = path / "attempt-0"
         self._logs: dict[str, AppendOnly] = {}
-        self._events = AppendOnly(path / "events.jsonl", warn)
-        self._metrics = AppendOnly(path / "metrics.jsonl", warn)
+        self._events = AppendOnly(path / "events.jsonl", self._complain)
+        self._metrics = AppendOnly(path / "metrics.jsonl", self._complain)
 
     @classmethod
     def named(cls, base: Path, name: str, warn: Callable[[str], object]) -> RunDir:
@@ -59,6 +68,7 @@ class RunDir:
         try:
             base.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
+            self.lock = _lock(self.path)
             (self.path / "agents").mkdir(mode=0o700)
             self._attempt.mkdir(mode=0o700)
         except OSError as error:
@@ -92,7 +102,7 @@ class RunDir:
         """Append to a task's log. A full disk is reported, and does not stop the run."""
         log = self._logs.get(slug)
         if log is None:
-            log = self._logs[slug] = AppendOnly(self.log_path(slug), self._warn)
+            log = self._logs[slug] = AppendOnly(self.log_path(slug), self._complain)
         log.write(data)
 
     def event(self, event: Event, now: float) -> None:
@@ -119,7 +129,7 @@ class RunDir:
             partial.write_text(text)
             partial.replace(path)
         except OSError as error:
-            self._warn(f"CANNOT WRITE {path}: {error.strerror}")
+            self.warn(f"CANNOT WRITE {path}: {error.strerror}")
             with suppress(OSError):
                 partial.unlink()
 
@@ -127,6 +137,12 @@ class RunDir:
         """Close the files."""
         for log in (*self._logs.values(), self._events, self._metrics):
             log.close()
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
+
+    def _complain(self, text: str) -> None:
+        self.warn(text)
 
 
 def find(run: str | None) -> Path:
@@ -135,18 +151,61 @@ def find(run: str | None) -> Path:
     Raises:
         RequestError: there is no such run.
     """
-    runs = Path("runs")
     if run is None:
-        if not _is_run(runs / "latest"):
+        if not is_run(RUNS / "latest"):
             raise RequestError("there is no run here", "name the directory of one")
-        return runs / (runs / "latest").resolve().name
-    found = next((path for path in (Path(run), runs / run) if _is_run(path)), None)
+        return RUNS / (RUNS / "latest").resolve().name
+    found = next((path for path in (Path(run), RUNS / run) if is_run(path)), None)
     if found is None:
         raise RequestError(f"no such run: {run}", "name its directory, or what that is called below runs")
     return found
 
 
-def _is_run(path: Path) -> bool:
+def named(folder: Path) -> str:
+    """How to name this run to ``find``, in short."""
+    return folder.name if folder.parent == RUNS else str(folder)
+
+
+def held(folder: Path) -> bool:
+    """Whether the launcher of the run in this directory is there."""
+    import fcntl
+
+    with suppress(OSError), _opened(folder) as descriptor:
+        try:
+            fcntl.flock(
+                descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB
+            )  # shared: two who look do not mistake each other for it
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _lock(folder: Path) -> int | None:
+    """The kernel lets go of it when the process ends, and not before: no file that is left behind can tell that."""
+    import fcntl
+
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+        else:
+            return descriptor
+    return None
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def is_run(path: Path) -> bool:
+    """Whether this is the directory of a run."""
     with suppress(OSError):  # somebody else's
         return (path / "agents").is_dir()
     return False

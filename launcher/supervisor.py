@@ -7,6 +7,7 @@ was lost; a signal or a deadline said stop. After that it only waits for what is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import events, network
@@ -245,6 +246,8 @@ class Supervisor:
                 return [Abandon(name.removeprefix("down "))]
             case events.Signalled(number):
                 return self._on_signal(number)
+            case events.StopAsked(now):
+                return self._on_stop_asked(now=now)
             case events.HostTerminated(host):
                 return self._on_host_terminated(host)
             case events.TaskStopped(number, at):
@@ -455,6 +458,11 @@ class Supervisor:
         self._ending = True
         killed = [Kill(state.task.number) for state in self._states if not state.over]
         return [*killed, *(Abandon(host) for host in sorted(self._down))]
+
+    def _on_stop_asked(self, *, now: bool) -> list[Command]:
+        """Whoever asks twice has not grown impatient: it may be two who ask."""
+        commands = [] if self._signals else self._on_signal(SIGTERM)
+        return [*commands, *self._on_signal(SIGTERM)] if now else commands
 
     def _stop_all(self) -> list[Command]:
         self._ending = True

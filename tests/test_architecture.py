@@ -34,6 +34,7 @@ PURE = (
     "dump",
     "stacks",
     "roll_call",
+    "standing",
     "testing.drill",
     "testing.faults",
     "tracebacks",
@@ -224,7 +225,15 @@ def test_starting_is_cheap() -> None:
 @pytest.mark.parametrize("name", ["door", "dump", "roll_call", "stacks"])
 def test_nobody_waits_for_what_only_a_hang_or_a_visitor_needs(name: str) -> None:
     found = [one for one in at_run_time(list(imports())) if one.module == f"launcher.{name}" and not one.function]
-    assert {one.importer for one in found} <= {"launcher.cli.stacks", "launcher.roll_call", "launcher.stacks"}
+    known = {"launcher.cli.stacks", "launcher.roll_call", "launcher.stacks", "launcher.visit"}
+    assert {one.importer for one in found} <= known
+
+
+def test_a_run_knows_nothing_of_those_who_look_at_it() -> None:
+    outside = {f"launcher.{name}" for name in ("detach", "logs", "runs", "visit", "watching")}
+    found = [one for one in at_run_time(list(imports())) if one.module in outside and not one.function]
+    commands = {f"launcher.cli.{name}" for name in ("attach", "logs", "ps", "stacks", "status", "stop")}
+    assert {one.importer for one in found} == outside - {"launcher.logs", "launcher.visit"} | commands
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="an archive of the sources has files of its own")

@@ -6,16 +6,17 @@ import os
 import select
 import socket
 import threading
-from contextlib import closing
-from typing import TYPE_CHECKING
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from launcher import events
-from launcher.door import FILE, Door, ask, reachable
+from launcher.door import FILE, Door, reachable
+from launcher.visit import ask
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
@@ -23,9 +24,22 @@ REQUEST = b'{"do": "stacks"}\n'
 PATIENCE = 30.0
 
 
+@contextmanager
+def opened(folder: Path) -> Iterator[Door]:
+    """One at which stacks may be asked for, and to stay."""
+
+    def follow(_: Mapping[str, Any]) -> Iterator[events.Event]:
+        made.keep("follow", b"first ")
+        yield from ()
+
+    with Door({"stacks": lambda _: [events.StacksAsked()], "follow": follow}) as made:
+        made.listen(folder)
+        yield made
+
+
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[Door]:
-    with Door(tmp_path) as made:
+    with opened(tmp_path) as made:
         yield made
 
 
@@ -105,7 +119,7 @@ def test_what_is_no_request_is_told_so(door: Door, tmp_path: Path, line: bytes) 
     with closing(visit(tmp_path)) as visitor:
         visitor.sendall(line)
         assert quiet(door)
-        assert json.loads(said(visitor)) == {"error": "no such request; known: stacks"}
+        assert json.loads(said(visitor)) == {"error": "no such request; known: stacks, follow"}
 
 
 def test_who_never_comes_to_an_end_is_shown_out(door: Door, tmp_path: Path) -> None:
@@ -144,6 +158,51 @@ def test_who_does_not_read_holds_nobody_up(door: Door, tmp_path: Path) -> None:
         assert json.loads(found[0]) == answer
 
 
+def stay(door: Door, folder: Path) -> socket.socket:
+    """Somebody who is given what is poured."""
+    visitor = visit(folder)
+    visitor.sendall(b'{"do": "follow"}\n')
+    while not any(one.stays for one in door._visitors):
+        assert heard(door) == []
+    return visitor
+
+
+def test_who_stays_is_given_what_comes(door: Door, tmp_path: Path) -> None:
+    door.pour(b"before ")
+    with closing(stay(door, tmp_path)) as visitor:
+        door.pour(b"one ", b"two ")
+        assert not door.owes
+        door.__exit__()
+        assert said(visitor) == b"first one two "
+
+
+def test_who_stays_and_then_leaves_is_forgotten(door: Door, tmp_path: Path) -> None:
+    stay(door, tmp_path).close()
+    assert heard(door) == []
+    assert door._visitors == []
+
+
+def test_what_one_who_stays_says_is_passed_over(door: Door, tmp_path: Path) -> None:
+    with closing(stay(door, tmp_path)) as visitor:
+        visitor.sendall(REQUEST)
+        assert quiet(door)
+        door.pour(b"more")
+        assert visitor.recv(100) == b"first more"
+
+
+def test_who_stays_and_does_not_read_misses_something_and_is_told(door: Door, tmp_path: Path) -> None:
+    with closing(stay(door, tmp_path)) as visitor:
+        for _ in range(12):
+            door.pour(b"x" * (1 << 20), spare=True)
+        door.pour(b"the end")
+        found = bytearray()
+        while not found.endswith(b"the end"):
+            found += visitor.recv(1 << 20)
+            assert quiet(door)
+        assert b'{"do":"skipped","bytes":' in found
+        assert len(found) < 12 << 20
+
+
 def test_who_says_nothing_makes_room_for_others(door: Door, tmp_path: Path) -> None:
     with closing(visit(tmp_path)) as visitor:
         visitor.sendall(REQUEST)
@@ -167,9 +226,24 @@ def test_where_no_descriptor_is_left_nobody_is_let_in_and_nobody_kept_busy(
         assert select.select([door], [], [], 0) == ([], [], [])
 
 
+def test_when_one_is_free_again_they_are_let_in(door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def accept(_: socket.socket) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with closing(visit(tmp_path)) as visitor:
+        assert quiet(door)
+        monkeypatch.setattr(socket.socket, "accept", accept)
+        with closing(visit(tmp_path)) as late:
+            assert quiet(door)
+            monkeypatch.undo()
+            visitor.close()
+            late.sendall(REQUEST)
+            until_asked(door)
+
+
 def test_it_leaves_nothing_behind(tmp_path: Path) -> None:
     before = descriptors()
-    with Door(tmp_path) as door, closing(visit(tmp_path)) as visitor:
+    with opened(tmp_path) as door, closing(visit(tmp_path)) as visitor:
         visitor.sendall(REQUEST)
         until_asked(door)
     assert list(tmp_path.iterdir()) == []
@@ -180,7 +254,7 @@ def test_a_folder_may_lie_as_deep_as_it_likes(tmp_path: Path) -> None:
     deep = tmp_path.joinpath(*["deeper" * 10] * 4)
     deep.mkdir(parents=True)
     assert len(str(deep / FILE)) > 200
-    with Door(deep), closing(visit(deep)):
+    with opened(deep), closing(visit(deep)):
         assert (deep / FILE).is_socket()
 
 
@@ -214,7 +288,7 @@ class TestAsk:
                 ask(tmp_path, "stacks", PATIENCE)
             failed.append(caught.type)
 
-        with Door(tmp_path) as door:
+        with opened(tmp_path) as door:
             asking = threading.Thread(target=asks)
             asking.start()
             until_asked(door)

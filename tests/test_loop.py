@@ -281,12 +281,22 @@ class TestConsole:
 
 class TestDoor:
     def test_what_visitors_want_comes_out_while_it_is_open(self, loop: Loop, tmp_path: Path) -> None:
-        with Door(tmp_path) as door, closing(socket.socket(socket.AF_UNIX)) as visitor:
+        with (
+            Door({"stacks": lambda _: [events.StacksAsked()]}) as door,
+            closing(socket.socket(socket.AF_UNIX)) as visitor,
+        ):
+            door.listen(tmp_path)
             loop.open(door)
             with reachable(tmp_path) as path:
                 visitor.connect(path)
             visitor.sendall(b'{"do": "stacks"}\n')
             assert next_event(loop) == events.StacksAsked()
-            loop.shut(door)
         loop.set_timer("later", 0)
         assert next_event(loop) == events.DeadlinePassed("later")
+
+
+def test_what_is_done_later_is_no_event(loop: Loop) -> None:
+    done: list[bool] = []
+    loop.set_timer("chore", 0, lambda: done.append(True))
+    while not done:
+        assert list(loop.wait()) == []

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import resource
 import stat
@@ -12,7 +14,7 @@ import pytest
 
 from launcher.errors import RequestError
 from launcher.events import AgentLost, TaskExited, TaskStarted
-from launcher.run_dir import AppendOnly, RunDir, find, last_lines
+from launcher.run_dir import AppendOnly, RunDir, find, held, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -199,3 +201,28 @@ class TestFind:
         Path("runs/other").mkdir(parents=True)
         with pytest.raises(RequestError, match="no such run: other"):
             find("other")
+
+
+@contextmanager
+def _shared(folder: Path) -> Iterator[None]:
+    """Somebody looks whether it is held."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+class TestLock:
+    def test_it_is_held_as_long_as_the_run_is_alive(self, tmp_path: Path) -> None:
+        made = RunDir.named(tmp_path, "t", pytest.fail)
+        made.make()
+        assert held(made.path)
+        made.close()
+        assert not held(made.path)
+
+    def test_who_looks_is_not_taken_for_the_launcher(self, tmp_path: Path) -> None:
+        with _shared(tmp_path):
+            assert not held(tmp_path)
+        assert not held(tmp_path / "absent")

@@ -17,6 +17,7 @@ from launcher.events import (
     PortsListening,
     Signalled,
     StacksAsked,
+    StopAsked,
     TaskExited,
     TaskOutput,
     TaskReport,
@@ -662,3 +663,24 @@ def _mishap(dice: random.Random, run: Run, task: int, host: str) -> Event:
         (1, HostCalled(host)),
     ]
     return dice.choices([event for _, event in choices], [weight for weight, _ in choices])[0]
+
+
+class TestAskedToStop:
+    def test_it_is_as_a_signal_to_the_launcher(self) -> None:
+        run = Run()
+        assert stops(run.post(StopAsked(now=False))) == [0, 1]
+        for number in range(2):
+            run.die(number, 15, "SIGTERM")
+        assert run.supervisor.verdict().exit_status == 143
+
+    def test_two_who_ask_kill_nobody(self) -> None:
+        run = Run()
+        run.post(StopAsked(now=False))
+        assert run.post(StopAsked(now=False)) == []
+
+    @pytest.mark.parametrize("before", [None, Signalled(2), StopAsked(now=False)])
+    def test_at_once(self, before: Event | None) -> None:
+        run = Run()
+        if before is not None:
+            run.post(before)
+        assert [one for one in run.post(StopAsked(now=True)) if isinstance(one, Kill)] == [Kill(0), Kill(1)]

@@ -1,4 +1,4 @@
-"""The options that ``run``, ``train`` and ``plan`` share, and the layers of a configuration that they make."""
+"""The options that ``run`` and ``train`` share, with ``plan`` or not, and the layers of a configuration that they make."""
 
 from __future__ import annotations
 
@@ -43,6 +43,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--run-dir", metavar="DIR", help="Where runs are kept. Default: runs."),
     click.option("--checkpoint-dir", metavar="DIR", help="Told to the workers as TFLAUNCH_CHECKPOINT_DIR."),
 )
+detach = click.option("--detach", is_flag=True, help="Go on in the background once the workers are started.")
 _FLAGS = {"workers": "-n"}
 _JOBS = ("chief", "evaluator", "ps")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -10,14 +10,19 @@ from launcher import preflight
 from launcher.cli import request
 from launcher.layers import Layer
 
+if TYPE_CHECKING:
+    from launcher.config import ClusterConfig
+    from launcher.run import Background
+
 
 @click.command(
     cls=request.RequestCommand, options_metavar="[CLUSTER.json] [OPTIONS] [SCRIPT | -m MODULE | -- COMMAND] [ARGS]..."
 )
 @click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
 @request.options
+@request.detach
 @click.pass_context
-def run(ctx: click.Context, /, module: bool, **given: Any) -> int:
+def run(ctx: click.Context, /, module: bool, detach: bool, **given: Any) -> int:
     """Run a script, a module or any command as a cluster.
 
     \b
@@ -28,12 +33,21 @@ def run(ctx: click.Context, /, module: bool, **given: Any) -> int:
 
     Options come before the script; what follows it is the script's own. They override the file.
     """
-    return execute(*request.layers(request.command_of(ctx, module=module), ctx.meta.get("file"), **given))
+    layers = request.layers(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
+    return execute(*layers, detach=detach)
 
 
-def execute(*layers: Layer) -> int:
-    """Run what the layers ask for, on the terminal; returns the exit status."""
+def execute(*layers: Layer, detach: bool) -> int:
+    """Run what the layers ask for, on the terminal or in the background; returns the exit status."""
     config = preflight.checked(*layers)
+    if not detach:
+        return _conduct(config)
+    from launcher.detach import leave
+
+    return leave(config, lambda background: _conduct(config, background))
+
+
+def _conduct(config: ClusterConfig, background: Background | None = None) -> int:
     from launcher.agent import guard, kernel, strays
     from launcher.console import Console
     from launcher.run import run as run_cluster
@@ -44,7 +58,7 @@ def execute(*layers: Layer) -> int:
     kernel.adopt_orphans()
     try:
         with Console(config.output) as console:
-            outcome = run_cluster(config, console)
+            outcome = run_cluster(config, console, background)
             console.tell(outcome)
     finally:
         if ours:

@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
-from launcher.door import ask
 from launcher.errors import RequestError, UnavailableError
-from launcher.run_dir import OUTCOME, find
+from launcher.run_dir import find
+from launcher.runs import look, unreachable
+from launcher.visit import ask
 
 # More than the launcher itself gives its hosts to answer (roll_call.py).
 _PATIENCE = 10.0
@@ -37,15 +38,13 @@ def stacks(run: str | None, full: bool, as_json: bool) -> None:
 def _ask(folder: Path) -> dict[str, Any]:
     try:
         told = ask(folder, "stacks", _PATIENCE)
-    except FileNotFoundError:
-        if (folder / OUTCOME).exists():
-            raise RequestError(f"{folder} is over", f"{folder / OUTCOME} says how it ended") from None
-        hint = "it is about to start them, or to start them again; or its launcher was killed"
-        raise UnavailableError(f"{folder}: no workers are running", hint) from None
-    except TimeoutError:
-        raise UnavailableError(f"{folder}: its launcher does not answer", "somebody may have stopped it") from None
-    except ConnectionError:
-        raise RequestError(f"{folder} is over", "its launcher is gone") from None
+    except OSError:
+        found = look(folder, 0.1)
+        if found.state == "starting":
+            raise UnavailableError(f"{folder}: no workers are running", "it is about to start them") from None
+        raise unreachable(found) from None
+    if "idle" in told:
+        raise UnavailableError(f"{folder}: {told['idle']}", "it is about to start them, or to start them again")
     if "error" in told:
         raise RequestError(f"{folder}: {told['error']}", "its launcher is of another version")
     return told

@@ -13,7 +13,8 @@ from launcher.cli.run import execute
 @click.command(context_settings={"ignore_unknown_options": True}, options_metavar="[OPTIONS]")
 @click.argument("words", metavar="[cluster.json] TASK", nargs=-1, required=True, type=click.UNPROCESSED)
 @request.options
-def train(words: tuple[str, ...], **given: Any) -> int:
+@request.detach
+def train(words: tuple[str, ...], detach: bool, **given: Any) -> int:
     """Run one of the trainings that come with tflaunch, digits, linear or mnist, or a task of your own.
 
     \b
@@ -28,4 +29,4 @@ def train(words: tuple[str, ...], **given: Any) -> int:
     if not words:
         raise click.UsageError(f"name a training after {file}")
     task, *args = words
-    return execute(*request.layers({"task": task, **({"args": args} if args else {})}, file, **given))
+    return execute(*request.layers({"task": task, **({"args": args} if args else {})}, file, **given), detach=detach)

@@ -21,6 +21,7 @@ from launcher.console import Console
 from launcher.errors import UnavailableError
 from launcher.link import Link
 from launcher.loop import Loop
+from launcher.reception import Reception
 from launcher.run import settle
 from launcher.run_dir import RunDir
 from launcher.testing.ended import Unprivileged
@@ -72,8 +73,10 @@ class Crew:
                 addresses = _connected(agents, config) if config.links else None
                 forwarded = preflight.forwarded(config, os.environ)
                 whole = settle(config, agents=agents, run_dir=run_dir, forwarded=forwarded, addresses=addresses)
+                console.audience = reception = Reception(run_dir.path)
+                reception.begin(whole)
                 with opening(whole, loop) as supervisor:
-                    Attempt(whole, agents, loop, run_dir, console).run(supervisor)
+                    Attempt(whole, agents, loop, run_dir, console, reception).run(supervisor)
             finally:
                 agents.release()
         return outcome.conclude(whole, supervisor, run_dir)

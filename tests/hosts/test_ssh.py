@@ -220,3 +220,17 @@ def test_training(hosts: Field, by: str) -> None:
     assert status == 0, err
     assert float(re.findall(r"([\d.]+)%", accuracy)[0]) > 90
     assert json.loads((hosts.tflaunch.cwd / "runs/latest/outcome.json").read_text())["status"] == "ok"
+
+
+def test_a_run_without_a_terminal(hosts: Field) -> None:
+    ended = hosts.tflaunch("run", hosts.cluster(), "--detach", "--", "sh", "-c", "echo up; sleep 600")
+    assert ended.status == 0, ended.err
+    watching = hosts.tflaunch.start("attach")
+    watching.until(r"\| up", times=2)
+    (told,) = json.loads(hosts.tflaunch("ps", "--json").out)
+    assert {(task["task"], task["host"], task["state"]) for task in told["tasks"]} == {
+        (f"worker {number}", host.address, "running") for number, host in enumerate(hosts.bed.hosts)
+    }
+    assert hosts.tflaunch("stop").status == 0
+    assert watching.end()[0] == 143
+    hosts.nothing_is_left()
