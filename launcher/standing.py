@@ -18,7 +18,7 @@ _WINDOW = 30
 
 
 class _TaskStanding:
-    """One task: ordered, running, stopped, done, or in words how it ended; ``since`` when."""
+    """One task: ordered, running, stopped, out of reach, done, or in words how it ended; ``since`` when."""
 
     def __init__(self, task: Task, now: float) -> None:
         self.task = task
@@ -28,7 +28,7 @@ class _TaskStanding:
     def be(self, state: str, now: float) -> None:
         self.state = state
         self.since = now
-        self.over = state not in {"ordered", "running", "stopped"}
+        self.over = state not in {"ordered", "running", "stopped", "out of reach"}
 
     def as_json(self) -> dict[str, object]:
         shared = {"task": self.task.label, "host": self.task.host, "pid": self.pid}
@@ -88,14 +88,21 @@ class Standing:
             case events.AgentFault(order="spawn", task=int(number)):
                 self._tasks[number].be("not started", now)
             case events.AgentLost(host):
-                for one in self._tasks:
-                    if one.task.host == host and not one.over:
-                        one.be("lost", now)
+                self._on_host(host, {"ordered", "running", "stopped", "out of reach"}, "lost", now)
+            case events.LinkDown(host):
+                self._on_host(host, {"running", "stopped"}, "out of reach", now)
+            case events.LinkUp(host):
+                self._on_host(host, {"out of reach"}, "running", now)
             case events.TaskReport(number, {"kind": "progress", "step": int(step)} as record):
                 if self._tasks[number].task.job != "evaluator":
                     self._progressed(step, record, now)
             case events.Signalled() | events.StopAsked() | events.HostTerminated():
                 self._stopping = True
+
+    def _on_host(self, host: str, before: set[str], state: str, now: float) -> None:
+        for one in self._tasks:
+            if one.task.host == host and one.state in before:
+                one.be(state, now)
 
     def _progressed(self, step: int, record: Mapping[str, Any], now: float) -> None:
         if not self._marks or now - self._marks[-1][0] >= 1:

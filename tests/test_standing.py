@@ -9,6 +9,7 @@ from launcher.events import (
     AgentFault,
     AgentLost,
     Event,
+    LinkDown,
     Signalled,
     StopAsked,
     TaskExited,
@@ -87,6 +88,7 @@ def test_from_ordered_to_done() -> None:
         (ended(1, 3), "failed with 3"),
         (ended(1, None, 9), "ended by signal 9"),
         (AgentLost("b", "gone"), "lost"),
+        (LinkDown("b", "cut"), "out of reach"),
         (AgentFault("b", "spawn", 2, "no", 1), "not started"),
     ],
 )
