@@ -26,12 +26,14 @@ class Link:
         heard: when the last bytes came (monotonic).
         lost: nothing more will come, and nothing can be sent.
         facts: what the agent said of its host; empty until it has said hello.
+        took: seconds until it did.
     """
 
     def __init__(self, host: str, channel: Channel) -> None:
         self.host = host
         self.channel = channel
-        self.heard = time.monotonic()
+        self.heard = self._since = time.monotonic()
+        self.took = 0.0
         self.lost = False
         self.leaving = False
         self._landed = channel.landed
@@ -148,6 +150,9 @@ class Link:
                 self._offset = min(self._offset, time.time() - message["clock"])
             case "listening":
                 yield events.PortsListening(self.host, tuple(message["ports"]))
+            case "answer":
+                ahead = message["clock"] - time.time()
+                yield events.HostAnswered(self.host, message["about"], message["said"], ahead)
             case "terminated":
                 yield events.HostTerminated(self.host)
             case "stacks":
@@ -169,6 +174,7 @@ class Link:
             return
         self._offset = time.time() - message["facts"]["clock"]
         self.facts = message["facts"]
+        self.took = time.monotonic() - self._since
         yield events.AgentReady(self.host, self.facts)
 
     def _exit(self, message: dict[str, Any]) -> events.TaskExited:

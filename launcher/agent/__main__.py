@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .cargo import Cargo
+    from .errands import Errands
     from .ports import Lease
     from .process import Process
 
@@ -53,6 +54,7 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._cargo: Cargo | None = None
+        self._errands: Errands | None = None
         self._ending = False
         self._held_back = False
         self._heard = self._beat = time.monotonic()
@@ -119,6 +121,8 @@ class Agent:
                 self._ask_for_stacks()
             case "listening":
                 self._tell_who_listens()
+            case "ask":
+                self._ask(order["about"], order["question"])
             case "release":
                 self._release()
             case "bye":
@@ -141,6 +145,27 @@ class Agent:
             return
         self._leases += leases
         self._tell("leased", ports=[one.port for one in leases])
+
+    def _ask(self, about: str, question: dict[str, Any]) -> None:
+        if about == "listen":
+            self._answer(about, self._listen(on=question["on"]))
+            return
+        from .errands import Errands
+
+        self._errands = self._errands or Errands(self._selector, self._answer)
+        self._errands.begin(about, question)
+
+    def _answer(self, about: str, said: object) -> None:
+        self._tell("answer", about=about, said=said, clock=time.time())
+
+    def _listen(self, *, on: bool) -> str:
+        """Listen on all leased ports, or do so no more. Returns why not, in words; nothing if all is well."""
+        try:
+            for held in self._leases:
+                held.listen() if on else held.deafen()
+        except OSError as error:
+            return f"port {held.port}: {error.strerror}"
+        return ""
 
     def _connect(self, count: int) -> None:
         try:
@@ -234,7 +259,8 @@ class Agent:
             self._reap(pid)
             reaped = True
         if reaped:
-            strays.end_strays(list(self._processes.values()), self._nursery.servers)
+            errands = self._errands.children if self._errands else set()
+            strays.end_strays(list(self._processes.values()), self._nursery.servers | errands)
 
     def _on_told_to_end(self) -> None:
         """The host goes down, say. The workers have time to save: the launcher stops them everywhere, and says bye."""

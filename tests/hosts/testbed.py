@@ -191,7 +191,7 @@ class Testbed:
         """Let two hosts not reach each other, though everybody else reaches both."""
         pairs = ((one.address, other.address), (other.address, one.address))
         rules = "".join(f"ip saddr {source} ip daddr {target} drop; " for source, target in pairs)
-        table = f"table bridge parted {{ chain cut {{ type filter hook forward priority 0; {rules} }} }}"
+        table = f"table bridge parted {{ chain cut {{ type filter hook forward priority 0; {rules}}}; }}"
         _ip("netns", "exec", self.switch, "nft", table)
 
     def rejoin(self) -> None:
