@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from launcher import reach
-from launcher.config import Module, Program, Script, Trainer
+from launcher.config import Module, Program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -85,7 +85,7 @@ def _host(command: Command | None, seen: Seen) -> Iterator[Finding]:
         why = "it does not say what is there for the workers: a disk that does not answer, maybe"
         yield Finding(seen.host, "program", "bad", "?", why, "look at its file systems: df, mount")
     else:
-        yield from _interpreter(command, seen, seen.premises["python"])
+        yield from interpreter(command, seen)
         yield program(command, seen)
         yield _gpus(seen, seen.premises["driver"])
         yield Finding(seen.host, "cores", "ok", str(len(seen.facts["cores"])))
@@ -96,7 +96,11 @@ def _host(command: Command | None, seen: Seen) -> Iterator[Finding]:
     yield _left(seen)
 
 
-def _interpreter(command: Command | None, seen: Seen, answer: Mapping[str, Any]) -> Iterator[Finding]:
+def interpreter(command: Command | None, seen: Seen) -> Iterator[Finding]:
+    """What the workers' interpreter is, and what it has; nothing where it was not asked."""
+    answer = (seen.premises or {}).get("python")
+    if answer is None:
+        return
     if "error" in answer:
         remedy = 'name one that works: --python, or "python" in cluster.json'
         yield Finding(seen.host, "python", "bad", "no", f"the workers' interpreter: {answer['error']}", remedy)
@@ -117,33 +121,31 @@ def _interpreter(command: Command | None, seen: Seen, answer: Mapping[str, Any])
 def program(command: Command | None, seen: Seen) -> Finding:
     """Whether what is to be run is there."""
     assert seen.premises is not None  # noqa: S101 - the caller's contract
-    where = 'copy it there with "sync", or name a folder that is there: "cwd"'
-    missing = ""
-    if not seen.premises["folder"]:
-        missing = "the folder that workers are to run in is not there"
-    match command:
-        case _ if missing:
-            pass
-        case Script(path) if not seen.premises["script"]:
-            missing = f"no such script: {path}"
-        case Trainer(task) if not seen.premises["script"]:
-            missing = f"no such file: {task.rpartition(':')[0]}"
-        case Program(argv) if not seen.premises["program"]:
-            missing, where = f"no such program: {argv[0]}", "install it there, or name it with its path"
-        case Module(name) if (found := _module(seen, name)) is not None:
-            if found["missing"]:
-                missing = f"no module named {found['missing']}"
-            elif not found["runs"]:
-                missing, where = f"{name} is a package and cannot be run", "it needs a __main__.py"
-    if missing:
-        return Finding(seen.host, "program", "bad", "no", missing, where)
-    return Finding(seen.host, "program", "ok", "there" if command is not None else "-")
+    for kind, name in seen.premises["lacks"].items():
+        return Finding(seen.host, "program", "bad", "no", f"no such {kind}: {name}", _FETCH_IT[kind])
+    module = _module(seen, command.name) if isinstance(command, Module) else None
+    if module and module["missing"]:
+        why = f"no module named {module['missing']}"
+        return Finding(seen.host, "program", "bad", "no", why, _FETCH_IT["module"])
+    if module and not module["runs"]:
+        why = f"{module['name']} is a package and cannot be run"
+        return Finding(seen.host, "program", "bad", "no", why, "it needs a __main__.py")
+    return Finding(seen.host, "program", "ok", "there")
+
+
+_COPY = 'copy it to the hosts with "sync"'
+_FETCH_IT = {
+    "folder": f'{_COPY}, or name a folder that is there with "cwd"',
+    "script": f'{_COPY}, or name the folder that has it with "cwd"',
+    "program": "install it there, or name it with its path",
+    "module": f"{_COPY}, or install it for the workers' interpreter",
+}
 
 
 def _module(seen: Seen, name: str) -> Mapping[str, Any] | None:
     answer = (seen.premises or {}).get("python") or {}
-    found: Mapping[str, Any] | None = answer.get("modules", {}).get(name)
-    return found
+    found = answer.get("modules", {}).get(name)
+    return {**found, "name": name} if found else None
 
 
 def _gpus(seen: Seen, driver: str) -> Finding:
@@ -175,7 +177,9 @@ def _clock(seen: Seen) -> Finding:
 
 def _peers(seen: Seen) -> Finding:
     if seen.dialled is None:
-        return Finding(seen.host, "peers", "bad", "?", "it does not say whom it reaches", "see its log with ssh")
+        return Finding(seen.host, "peers", "bad", "?", "it does not say whom it reaches")
+    if not seen.dialled:
+        return Finding(seen.host, "peers", "ok", "-")
     all_of_them = {one.callee for one in seen.dialled}
     missed = reach.failing(seen.dialled).get(seen.host, [])
     trips = [one.trip for one in seen.dialled if one.trip is not None and one.callee != seen.host]
@@ -231,7 +235,7 @@ _NAMES = {"python": "Python", "tensorflow": "TensorFlow", "keras": "Keras"}
 
 def differences(seen: Sequence[Seen]) -> list[str]:
     """A line for each thing whose version differs between hosts."""
-    found = [finding for one in seen if one.premises and one.premises["python"] for finding in _versions(one)]
+    found = [each for one in seen for each in interpreter(None, one) if each.check in _ALIKE and each.state == "ok"]
     lines = []
     for check, parts in _ALIKE.items():
         by_version: dict[str, list[str]] = {}
@@ -242,12 +246,6 @@ def differences(seen: Sequence[Seen]) -> list[str]:
             each = (f"{number} on {', '.join(hosts)}" for number, hosts in by_version.items())
             lines.append(f"hosts differ: {_NAMES[check]} {'; '.join(each)}")
     return lines
-
-
-def _versions(seen: Seen) -> Iterator[Finding]:
-    assert seen.premises is not None  # noqa: S101 - the caller's contract
-    found = _interpreter(None, seen, seen.premises["python"])
-    return (finding for finding in found if finding.check in _ALIKE and finding.state == "ok")
 
 
 def _bytes(count: int | None) -> str:

@@ -75,11 +75,11 @@ def require(
 
 def _lacks(config: ClusterConfig, seen: Seen) -> list[Finding]:
     """What a run cannot do without. A script may do without TensorFlow; our trainer does not."""
-    found = [checkup.program(config.command, seen)]
-    answer = (seen.premises or {}).get("python") or {}
-    if isinstance(config.command, Trainer) and answer.get("modules", {}).get("tensorflow", {}).get("missing"):
-        found += [one for one in checkup.findings(config.command, [seen]) if one.check == "tensorflow"]
-    return found
+    trains = isinstance(config.command, Trainer) or (
+        isinstance(config.command, Module) and preflight.is_ours(config.command.name)
+    )
+    needed = checkup.interpreter(config.command, seen) if trains else ()
+    return [checkup.program(config.command, seen), *(one for one in needed if one.check == "tensorflow")]
 
 
 def inspect(config: ClusterConfig, *, clean: bool) -> Inspection:
@@ -189,8 +189,14 @@ def _lacking_from_tree(config: ClusterConfig) -> list[Finding]:
 def _asked(
     agents: Agents, questions: Mapping[str, Mapping[str, object]], places: Sequence[_Place], *, leftovers: bool = False
 ) -> dict[str, dict[str, HostAnswered]]:
-    """Ask all of it at the same time, while every leased port is listened on."""
-    agents.ask("listen", _each(questions, {"on": True}), _DIAL)
+    """Ask all of it at the same time, while every leased port is listened on.
+
+    Raises:
+        UnavailableError: one cannot be listened on.
+    """
+    for host, answer in agents.ask("listen", _each(questions, {"on": True}), _DIAL).items():
+        if answer.said:
+            raise UnavailableError(f"{host}: nobody can listen on the ports that are leased there: {answer.said}")
     dial = {"places": places, "seconds": _DIAL}
     asked = {"dial": _each(questions, dial), "premises": questions}
     if leftovers:

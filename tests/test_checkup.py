@@ -21,9 +21,7 @@ def interpreter(python: str = "3.11.7", tensorflow: str | None = "2.21.0", keras
 def premises(**found: Any) -> dict[str, Any]:
     return {
         "python": interpreter(),
-        "folder": True,
-        "script": True,
-        "program": True,
+        "lacks": {},
         "disks": [{"path": "~", "free": 5 << 30}, {"path": "/data", "free": 3 << 30}],
         "memory": 8_000_000_000,
         "driver": "",
@@ -113,16 +111,16 @@ class TestDifferences:
 
 class TestProgram:
     @pytest.mark.parametrize(
-        ("command", "lacks", "why"),
+        ("lacks", "why"),
         [
-            (Script("train.py"), {"folder": False}, "the folder that workers are to run in is not there"),
-            (Script("train.py"), {"script": False}, "no such script: train.py"),
-            (Trainer("mine.py:task"), {"script": False}, "no such file: mine.py"),
-            (Program(("horse",)), {"program": False}, "no such program: horse"),
+            ({"folder": "/data/mine"}, "no such folder: /data/mine"),
+            ({"script": "train.py"}, "no such script: train.py"),
+            ({"folder": "/data", "program": "horse"}, "no such folder: /data"),
+            ({"program": "horse"}, "no such program: horse"),
         ],
     )
-    def test_what_is_not_there(self, command: Command, lacks: dict[str, Any], why: str) -> None:
-        found = one("program", seen(found=lacks), command=command)
+    def test_what_is_not_there(self, lacks: dict[str, str], why: str) -> None:
+        found = one("program", seen(found={"lacks": lacks}))
         assert (found.state, found.why) == ("bad", why)
         assert found.remedy
 

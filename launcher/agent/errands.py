@@ -75,8 +75,9 @@ def _go(about: str, question: dict[str, Any], write: int, parent: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1):  # the wire
             os.dup2(null, descriptor)
+        answer = _found_out(about, question)
         with open(write, "w") as file:
-            json.dump(_found_out(about, question), file)
+            json.dump(answer, file)
     except Exception:  # noqa: BLE001 - see above
         sys.excepthook(*sys.exc_info())
     finally:

@@ -11,7 +11,7 @@ from . import probe
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 # An interpreter on a slow shared disk takes its time.
 _PATIENCE = 20.0
@@ -35,9 +35,7 @@ def premises(
     folder = folder or os.getcwd()
     return {
         "python": _asked(python, modules, folder, here) if python else None,
-        "folder": os.path.isdir(folder),
-        "script": not script or os.path.exists(os.path.join(folder, script)),
-        "program": not program or _is_program(program, folder, here),
+        "lacks": dict(_lacking(folder, script, program, here)),
         "disks": [{"path": path, "free": free} for path in ("~", folder, _SHARED) if (free := _free(path)) is not None],
         "memory": _available(),
         "driver": _driver(),
@@ -64,6 +62,16 @@ def _asked(python: str, modules: Sequence[str], folder: str, env: Mapping[str, s
     except (ValueError, subprocess.SubprocessError):
         return {"error": f"it does not answer within {_PATIENCE:g} s, or not as a Python does"}
     return answer
+
+
+def _lacking(folder: str, script: str, program: str, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What is not there: ``folder``, ``script`` or ``program``, and its name."""
+    if not os.path.isdir(folder):
+        yield "folder", folder
+    elif script and not os.path.exists(os.path.join(folder, script)):
+        yield "script", script
+    if program and not _is_program(program, folder, env):
+        yield "program", program
 
 
 def _is_program(name: str, folder: str, env: Mapping[str, str]) -> bool:

@@ -55,7 +55,7 @@ def test_ports_listen_for_as_long_as_they_are_told_to(agent: Agent) -> None:
 def test_what_fails_is_no_answer_and_no_end(agent: Agent) -> None:
     assert ask(agent, "dial") is None
     assert "KeyError" in agent._log.read_text()
-    assert ask(agent, "premises", **silent())["folder"]
+    assert ask(agent, "premises", **silent())["lacks"] == {}
 
 
 def test_what_takes_its_time_keeps_nobody(agent: Agent, tmp_path: Path) -> None:

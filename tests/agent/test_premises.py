@@ -20,24 +20,25 @@ def found(folder: Path, **asked: Any) -> dict[str, Any]:
 def test_what_is_there(tmp_path: Path) -> None:
     (tmp_path / "train.py").touch()
     told = found(tmp_path, script="train.py", program="sh")
-    assert (told["folder"], told["script"], told["program"], told["python"]) == (True, True, True, None)
+    assert (told["lacks"], told["python"]) == ({}, None)
     assert {disk["path"] for disk in told["disks"]} >= {"~", str(tmp_path)}
     assert all(disk["free"] >= 0 for disk in told["disks"])
 
 
 def test_what_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
-    told = found(tmp_path / "none", script="train.py", program="no-such-program")
-    assert (told["folder"], told["script"], told["program"]) == (False, False, False)
-    assert not found(tmp_path, program="./data")["program"]
+    nowhere = tmp_path / "none"
+    assert found(nowhere, script="train.py", program="horse")["lacks"] == {"folder": str(nowhere), "program": "horse"}
+    assert found(tmp_path, script="train.py")["lacks"] == {"script": "train.py"}
+    assert found(tmp_path, program="./data")["lacks"] == {"program": "./data"}
 
 
 def test_programs_are_looked_for_where_a_worker_would(tmp_path: Path) -> None:
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/tool").touch(mode=0o755)
-    assert found(tmp_path, program="tool", env={"PATH": "bin"})["program"]
-    assert found(tmp_path, program="bin/tool")["program"]
-    assert not found(tmp_path, program="tool")["program"]
+    assert not found(tmp_path, program="tool", env={"PATH": "bin"})["lacks"]
+    assert not found(tmp_path, program="bin/tool")["lacks"]
+    assert found(tmp_path, program="tool")["lacks"]
 
 
 def test_an_interpreter_says_what_it_finds(tmp_path: Path) -> None:
