@@ -184,7 +184,7 @@ def _peers(seen: Seen) -> Finding:
     missed = reach.failing(seen.dialled).get(seen.host, [])
     trips = [one.trip for one in seen.dialled if one.trip is not None and one.callee != seen.host]
     said = f"{len(all_of_them) - len(missed)} of {len(all_of_them)}"
-    said += f", {max(trips) * 1000:.1f} ms" if trips else ""
+    said += f", {max(trips) * 1000:.2g} ms" if trips else ""
     sizes = {one.mtu for one in seen.dialled if one.mtu is not None and one.callee != seen.host}
     said += f", MTU {min(sizes)}" if sizes else ""
     # What is in the way, and what to do, is said of both ends at once (reach.py).
@@ -235,13 +235,14 @@ _NAMES = {"python": "Python", "tensorflow": "TensorFlow", "keras": "Keras"}
 
 def differences(seen: Sequence[Seen]) -> list[str]:
     """A line for each thing whose version differs between hosts."""
-    found = [each for one in seen for each in interpreter(None, one) if each.check in _ALIKE and each.state == "ok"]
+    found = [each for one in seen for each in interpreter(None, one) if each.check in _ALIKE]
     lines = []
     for check, parts in _ALIKE.items():
         by_version: dict[str, list[str]] = {}
         for one in found:
             if one.check == check:
-                by_version.setdefault(version(one, parts), []).append(one.host)
+                number = version(one, parts) if one.state == "ok" else "none"
+                by_version.setdefault(number, []).append(one.host)
         if len(by_version) > 1:
             each = (f"{number} on {', '.join(hosts)}" for number, hosts in by_version.items())
             lines.append(f"hosts differ: {_NAMES[check]} {'; '.join(each)}")

@@ -105,6 +105,10 @@ class TestDifferences:
             "hosts differ: TensorFlow 2.21.0 on h1, h3; 2.20.0 on h2",
         ]
 
+    def test_one_that_has_none_differs_too(self) -> None:
+        hosts = [seen("h1"), seen("h2", found={"python": interpreter(tensorflow=None)})]
+        assert differences(hosts) == ["hosts differ: TensorFlow 2.21.0 on h1; none on h2"]
+
     def test_of_hosts_that_were_not_asked_nothing_is_said(self) -> None:
         assert differences([seen("h1", found={"python": None}), seen("h2", premises=None)]) == []
 

@@ -93,12 +93,11 @@ def runs() -> tuple[dict[str, set[int]], dict[str, set[int]]]:
 
 
 def own() -> Iterator[int]:
-    """The processes of this user that are counted as we are: elsewhere, the agent that a worker names is another process."""
+    """The processes of this user."""
     mine = os.getuid()
-    here = os.readlink("/proc/self/ns/pid")
     for name in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
-            if os.stat(f"/proc/{name}").st_uid == mine and os.readlink(f"/proc/{name}/ns/pid") == here:
+            if os.stat(f"/proc/{name}").st_uid == mine:
                 yield int(name)
 
 
@@ -114,7 +113,16 @@ def _mark(pid: int) -> tuple[str, int] | None:
     environment = {name: value for name, _, value in entries}
     agent = environment.get(MARKER.encode(), b"").partition(b".")[0]
     run = environment.get(b"TFLAUNCH_RUN")
-    return (os.fsdecode(run), int(agent)) if run is not None and agent.isdigit() else None
+    if run is None or not agent.isdigit() or not _is_counted_as_we_are(pid):
+        return None
+    return os.fsdecode(run), int(agent)
+
+
+def _is_counted_as_we_are(pid: int) -> bool:
+    """In a container, the id that a worker knows its agent by is another process's here."""
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    return False
 
 
 def _ancestors(pid: int, seen: Mapping[int, tuple[int, int]]) -> Iterator[int]:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from tests.hosts.conftest import Field
     from tests.hosts.testbed import Host
 
+# As on its hosts: looked for, and not imported, which takes seconds.
+needs_tensorflow = pytest.mark.skipif(find_spec("tensorflow") is None, reason="TensorFlow is not installed")
 pytestmark = pytest.mark.timeout(120)
 
 PARTED = "10.77.0.1 and 10.77.0.2 cannot reach each other: silently dropped, as a firewall does"
@@ -59,8 +62,8 @@ def words(ended: Ended) -> str:
 
 
 class TestReady:
+    @needs_tensorflow
     def test_all_is_well(self, hosts: Field) -> None:
-        pytest.importorskip("tensorflow")
         ended = check(hosts)
         assert ended.status == 0, ended.err
         titles, first, second, *rest = [line.split() for line in ended.lines if line]
@@ -151,8 +154,8 @@ class TestNoReach:
 
 
 class TestLacking:
+    @needs_tensorflow
     def test_a_host_without_tensorflow(self, hosts: Field) -> None:
-        pytest.importorskip("tensorflow")
         found = told(hosts, hosts=[{"address": "h1"}, {"address": "h2", "python": "/usr/bin/python3"}])
         assert one(found, "h1", "tensorflow")["state"] == "ok"
         assert one(found, "h2", "tensorflow")["state"] == "bad"
@@ -235,8 +238,8 @@ class TestRun:
         assert ended.lines == []
         assert "10.77.0.2: no such script: train.py" in ended.err
 
+    @needs_tensorflow
     def test_training_where_one_host_lacks_tensorflow(self, hosts: Field) -> None:
-        pytest.importorskip("tensorflow")
         ways = [{"address": "h1"}, {"address": "h2", "python": "/usr/bin/python3"}]
         ended = hosts.tflaunch("train", hosts.cluster(hosts=ways), "digits")
         assert ended.status == 69
