@@ -84,6 +84,10 @@ class Agents:
         self._hosts = tuple(dict.fromkeys((*self._hosts, *hosts)))
         return self._gather(hosts)
 
+    def lost(self, hosts: Iterable[str]) -> list[str]:
+        """Those of them whose agent is not there any more."""
+        return [host for host in hosts if not self._is_there(host)]
+
     def facts(self, host: str) -> Mapping[str, Any]:
         """What the agent of a host said of it (``agent/facts.py``)."""
         return self._links[host].facts
@@ -306,7 +310,7 @@ class Agents:
     def ask_all(
         self, questions: Mapping[str, Mapping[str, Mapping[str, object]]], seconds: float
     ) -> dict[str, dict[str, events.HostAnswered]]:
-        """Ask several questions at a time: what it is about -> host -> the question."""
+        """Ask several questions at a time: what it is about -> host -> the question. Agents that are lost are for ``lost``."""
         waiting = {(about, host) for about, asked in questions.items() for host in asked}
         for about, host in waiting:
             self.order(host, "ask", about=about, question=questions[about][host])

@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warn", "bad"]
 
-# In the order in which they are shown.
-CHECKS = (
-    *("agent", "python", "tensorflow", "keras", "program", "gpus", "cores", "memory", "disk", "clock", "peers", "left"),
-)
 # What has to be the same everywhere, and up to which part of its version.
 _ALIKE = {"python": 2, "tensorflow": 3, "keras": 3}
 _CLOCKS = 1.0

@@ -63,6 +63,8 @@ def require(
     needs_python = not isinstance(config.command, Program)
     questions = {host.address: _question(config, host, env, python=needs_python) for host in hosts}
     answers = _asked(agents, questions, places)
+    if lost := agents.lost(questions):
+        raise UnavailableError(f"the agent on {lost[0]} was lost before the workers were started")
     seen = [_seen(host.address, answers, places) for host in hosts]
     lacking = [finding for one in seen if one.premises for finding in _lacks(config, one) if finding.state == "bad"]
     if lacking:
@@ -118,6 +120,8 @@ def _inspect(config: ClusterConfig, agents: Agents, *, clean: bool) -> Inspectio
     questions = {host.address: _question(config, host, config.env, python=True) for host in hosts}
     answers = _asked(agents, questions, places, leftovers=True)
     cleaned = _clean(agents, answers) if clean else {}
+    for host in agents.lost(facts):
+        gone[host] = UnavailableError("its agent was lost while it was asked", "look at the network between it and you")
     seen = [
         Seen(spec.address, gone[spec.address].args[0].removeprefix(f"{spec.address}: "), gone[spec.address].hint)
         if spec.address in gone

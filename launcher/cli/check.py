@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from launcher import keys, preflight
-from launcher.checkup import CHECKS
 from launcher.cli import request
 from launcher.errors import UnavailableError
 from launcher.layers import Layer
@@ -24,12 +23,19 @@ if TYPE_CHECKING:
 
 _COLOURS = {"ok": "green", "warn": "yellow", "bad": "red"}
 _MARKS = {"ok": "", "warn": "? ", "bad": "! "}
-_TITLES = {
+# The checks in the order in which they are shown, as their columns are called.
+_COLUMNS = {
+    "agent": "agent",
+    "python": "python",
     "tensorflow": "TensorFlow",
     "keras": "Keras",
+    "program": "program",
     "gpus": "GPUs",
+    "cores": "cores",
     "memory": "free memory",
     "disk": "free disk",
+    "clock": "clock",
+    "peers": "peers",
     "left": "left over",
 }
 _WIDEST = 1000
@@ -97,8 +103,8 @@ def _table(inspection: Inspection, *, down: bool) -> Table:
     from rich.text import Text
 
     found = {(finding.host, finding.check): finding for finding in inspection.findings}
-    shown = [check for check in CHECKS if any((host.host, check) in found for host in inspection.seen)]
-    rows = [[Text(""), *(Text(_TITLES.get(check, check), "dim") for check in shown)]]
+    shown = [check for check in _COLUMNS if any((host.host, check) in found for host in inspection.seen)]
+    rows = [[Text(""), *(Text(_COLUMNS[check], "dim") for check in shown)]]
     for host in inspection.seen:
         cells = [found.get((host.host, check)) for check in shown]
         words = [Text(_MARKS[one.state] + one.said, _COLOURS[one.state]) if one else Text("-", "dim") for one in cells]
