@@ -40,7 +40,7 @@ class Answering:
     def ask(self, about: str, questions: dict[str, Any], seconds: float) -> dict[str, HostAnswered]:
         return self.ask_all({about: questions}, seconds)[about]
 
-    def ask_all(self, questions: dict[str, Any], seconds: float) -> dict[str, dict[str, HostAnswered]]:
+    def ask_all(self, questions: dict[str, Any], _seconds: float) -> dict[str, dict[str, HostAnswered]]:
         self.asked |= questions
         return {
             about: {
@@ -101,7 +101,8 @@ def test_a_line_that_is_cut(agents: Answering) -> None:
 
 
 def test_what_both_lack_is_told_once(agents: Answering) -> None:
-    agents.says["premises"] = dict.fromkeys("ab", {**FINE, "lacks": {"script": "x.py"}})
+    for host in "ab":
+        agents.says["premises"][host] = {**FINE, "lacks": {"script": "x.py"}}
     with pytest.raises(UnavailableError, match=r"^a, b: no such script: x\.py"):
         require(agents, Script("x.py"))
 
