@@ -54,7 +54,7 @@ def require(
     """Check what is cheap to check, before workers find it out the hard way. Returns what the reader should know.
 
     Args:
-        places: where workers will dial each other: host, and port that is leased there.
+        places: where workers will dial each other, in the order of tasks: host, and port that is leased there.
 
     Raises:
         UnavailableError: a host lacks what is to be run, or hosts cannot reach each other.
@@ -151,7 +151,8 @@ def _places(
     except TflaunchError as error:
         faults.append(Finding("", "placement", "bad", "no", error.args[0], error.hint))
         return hosts, []
-    return hosts, [(host, ports[number]) for host, numbers in needs.items() for number in numbers]
+    numbered = sorted((number, host) for host, numbers in needs.items() for number in numbers)
+    return hosts, [(host, ports[number]) for number, host in numbered]
 
 
 def _question(config: ClusterConfig, host: Host, env: Mapping[str, str], *, python: bool) -> dict[str, object]:
@@ -201,14 +202,20 @@ def _asked(
     for host, answer in agents.ask("listen", _each(questions, {"on": True}), _DIAL).items():
         if answer.said:
             raise UnavailableError(f"{host}: nobody can listen on the ports that are leased there: {answer.said}")
-    dial = {"places": places, "seconds": _DIAL}
-    asked = {"dial": _each(questions, dial), "premises": questions}
+    dial = {host: {"places": _dialled_by(host, places), "seconds": _DIAL} for host in questions}
+    asked: dict[str, Mapping[str, Mapping[str, object]]] = {"dial": dial, "premises": questions}
     if leftovers:
         asked["leftovers"] = _each(questions, {})
     answers = agents.ask_all(asked, _PATIENCE)
     # A worker of the fastest host is not to be taken in by what listens on the slowest.
     agents.ask("listen", _each(questions, {"on": False}), _DIAL)
     return answers
+
+
+def _dialled_by(host: str, places: Sequence[_Place]) -> list[_Place]:
+    """All but its own. The first task alone is dialled by itself: by TensorFlow, at the address that others dial, too."""
+    leader = places[0][0] if places else ""
+    return [place for place in places if host == leader or place[0] != host]
 
 
 def _each(hosts: Iterable[str], question: Mapping[str, object]) -> dict[str, Mapping[str, object]]:
@@ -219,7 +226,8 @@ def _seen(host: str, answers: Mapping[str, Mapping[str, HostAnswered]], places: 
     premises, dial, left = (answers.get(about, {}).get(host) for about in ("premises", "dial", "leftovers"))
     dialled = None
     if dial is not None and dial.said is not None:
-        dialled = [Dialled(host, *place, **told) for place, told in zip(places, dial.said, strict=True)]
+        tried = zip(_dialled_by(host, places), dial.said, strict=True)
+        dialled = [Dialled(host, *place, **told) for place, told in tried]
     # The answer that came the fastest says the most of the clock.
     ahead = max((one.ahead for one in (premises, dial, left) if one is not None), default=0.0)
     return Seen(

@@ -23,6 +23,7 @@ TRUE = Program(("true",))
 PLACES = [("a", 10), ("b", 20)]
 FINE: dict[str, Any] = {"python": None, "lacks": {}, "disks": [], "memory": None, "driver": ""}
 REACHED = [{"state": "ok"}, {"state": "ok"}]
+OTHERS = REACHED[:1]
 
 
 class Answering:
@@ -31,7 +32,7 @@ class Answering:
     def __init__(self) -> None:
         self.says: dict[str, dict[str, Any]] = {
             "listen": {"a": "", "b": ""},
-            "dial": {"a": REACHED, "b": REACHED},
+            "dial": {"a": REACHED, "b": OTHERS},
             "premises": {"a": FINE, "b": FINE},
         }
         self.asked: dict[str, Any] = {}
@@ -72,6 +73,8 @@ def require(agents: Answering, command: Command = TRUE, **settings: Any) -> list
 def test_all_is_well(agents: Answering) -> None:
     assert require(agents) == []
     assert agents.asked["dial"]["a"]["places"] == PLACES
+    # TensorFlow has the first task alone dial itself.
+    assert agents.asked["dial"]["b"]["places"] == PLACES[:1]
     # In the end.
     assert agents.asked["listen"] == {"a": {"on": False}, "b": {"on": False}}
 
