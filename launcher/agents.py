@@ -68,11 +68,30 @@ class Agents:
             UnavailableError: some could not be started, or not as it was asked for; the message has all of them.
             Interrupted: a signal came first.
         """
-        self._hosts = tuple(dict.fromkeys((*self._hosts, *hosts)))
-        gone = self._gather(hosts)
-        if gone:
+        if gone := self.seek(hosts):
             raise _missing(gone, len(hosts))
         return {host: self._links[host].facts for host in hosts}
+
+    def seek(self, hosts: Sequence[str]) -> dict[str, UnavailableError]:
+        """Have every agent there that can be had. Returns host -> why not, for the others.
+
+        Raises:
+            Interrupted: a signal came first.
+        """
+        self._hosts = tuple(dict.fromkeys((*self._hosts, *hosts)))
+        return self._gather(hosts)
+
+    def lost(self, hosts: Iterable[str]) -> list[str]:
+        """Those of them whose agent is not there any more."""
+        return [host for host in hosts if not self._is_there(host)]
+
+    def facts(self, host: str) -> Mapping[str, Any]:
+        """What the agent of a host said of it (``agent/facts.py``)."""
+        return self._links[host].facts
+
+    def took(self, host: str) -> float:
+        """How many seconds it took until the agent of a host was there."""
+        return self._links[host].took
 
     def revive(self) -> dict[str, str]:
         """Put a new agent in the place of each one that is lost; its ports are lost with it.
@@ -279,6 +298,36 @@ class Agents:
                 match event:
                     case events.PortsReleased(host) | events.AgentLost(host):
                         holding.discard(host)
+
+    def ask(
+        self, about: str, questions: Mapping[str, Mapping[str, object]], seconds: float
+    ) -> dict[str, events.HostAnswered]:
+        """Ask hosts a question, each its own. Returns the answers of those that give one within so many seconds.
+
+        Raises:
+            Interrupted: a signal came first.
+        """
+        return self.ask_all({about: questions}, seconds)[about]
+
+    def ask_all(
+        self, questions: Mapping[str, Mapping[str, Mapping[str, object]]], seconds: float
+    ) -> dict[str, dict[str, events.HostAnswered]]:
+        """Ask several questions at a time: what it is about -> host -> the question. Agents that are lost are for ``lost``."""
+        waiting = {(about, host) for about, asked in questions.items() for host in asked}
+        for about, host in waiting:
+            self.order(host, "ask", about=about, question=questions[about][host])
+        answers: dict[str, dict[str, events.HostAnswered]] = {about: {} for about in questions}
+        self._loop.set_timer("answers", seconds)
+        while any(self._is_there(host) for _, host in waiting):
+            for event in self._happening():
+                match event:
+                    case events.HostAnswered(host, about) if (about, host) in waiting:
+                        waiting.discard((about, host))
+                        answers[about][host] = event
+                    case events.DeadlinePassed("answers"):
+                        return answers
+        self._loop.cancel_timer("answers")
+        return answers
 
     def order(self, host: str, what: str, **fields: object) -> None:
         """Send an order to the agent of a host; to a lost one, nothing."""

@@ -173,6 +173,20 @@ class PortsListening(NamedTuple):
     ports: tuple[int, ...]
 
 
+class HostAnswered(NamedTuple):
+    """What this host says to a question (``agent/errands.py``); None: it could not find out.
+
+    Attributes:
+        about: which question.
+        ahead: how far its clock is ahead of ours, in seconds, less the time that the answer took to get here.
+    """
+
+    host: str
+    about: str
+    said: Any
+    ahead: float
+
+
 class HostTerminated(NamedTuple):
     """Somebody asked the agent of this host to end (SIGTERM), as a host does that goes down."""
 
@@ -247,6 +261,7 @@ Event = (
     | LineSet
     | PortsReleased
     | PortsListening
+    | HostAnswered
     | HostTerminated
     | TaskStarted
     | TaskOutput

@@ -37,6 +37,7 @@ class Link:
         down: since when there has been no connection (monotonic); None while there is one.
         is_open: its channel's descriptors are there to be listened to.
         facts: what the agent said of its host; empty until it has said hello.
+        took: seconds until it did.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Link:
         lease: float = 0.0,
     ) -> None:
         self.host = host
-        self.heard = time.monotonic()
+        self.heard = self._since = time.monotonic()
+        self.took = 0.0
         self.lost = False
         self.down: float | None = None
         self.leaving = False
@@ -241,6 +243,9 @@ class Link:
                 self._offset = min(self._offset, time.time() - message["clock"])
             case "listening":
                 yield events.PortsListening(self.host, tuple(message["ports"]))
+            case "answer":
+                ahead = message["clock"] - time.time()
+                yield events.HostAnswered(self.host, message["about"], message["said"], ahead)
             case "terminated":
                 yield events.HostTerminated(self.host)
             case "stacks":
@@ -262,6 +267,7 @@ class Link:
             return
         self._offset = time.time() - message["facts"]["clock"]
         self.facts = message["facts"]
+        self.took = time.monotonic() - self._since
         yield events.AgentReady(self.host, self.facts)
 
     def _exit(self, message: dict[str, Any]) -> events.TaskExited:

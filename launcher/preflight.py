@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher import engines, probe
+from launcher import engines
+from launcher.agent import probe
 from launcher.config import Module, Program, Script, Trainer
 from launcher.errors import RequestError, UnavailableError
 from launcher.layers import build
@@ -16,9 +17,9 @@ from launcher.schema import Flaw, nearest
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from launcher.agent.probe import Answer
     from launcher.config import ClusterConfig
     from launcher.layers import Layer
-    from launcher.probe import Answer
     from launcher.tree import Tree
 
 _OUR_TRAINER = Path(__file__).resolve().parent.parent / "worker" / "__init__.py"
@@ -75,6 +76,11 @@ def trains(config: ClusterConfig) -> bool:
         return False
     answer = _ask(config)
     return answer is not None and _trains(config, answer)
+
+
+def is_ours(module: str) -> bool:
+    """Whether a module has the name of our trainer, which a program has unless it has one of its own."""
+    return module == _OURS
 
 
 def interpreter(config: ClusterConfig) -> str:

@@ -161,6 +161,12 @@ def settle(
     hosts = [host._replace(folder=folders.get(host.address, "")) for host in hosts]
     tasks = placement.place(config, hosts)
     ports = agents.lease(placement.dialled(tasks), config.ports)
+    notes = [tree.words] if tree else []
+    if len(hosts) > 1 and not attempt:
+        from launcher import inspection
+
+        places = [(task.host, ports[task.number]) for task in tasks if task.is_dialled]
+        notes += inspection.require(config, hosts, forwarded, places, agents)
     python, warm = preflight.interpreter(config), warmth.decide(config, tasks)
     whole = plan.make(
         config,
@@ -173,7 +179,7 @@ def settle(
         warmth=warm,
         addresses=addresses,
         attempt=attempt,
-        notes=[tree.words] if tree else [],
+        notes=notes,
     )
     kept = {"tree": tree and tree.as_json(), "versions": _versions(facts)}
     run_dir.write("run.json", {**whole.as_json(), **kept})

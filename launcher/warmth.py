@@ -76,7 +76,7 @@ def _imports(config: ClusterConfig) -> Imports:
 
 def _module_file(name: str, folder: Path) -> tuple[Path, Path]:
     """The file that ``python -m name`` runs, and the folder that its top-level package is in."""
-    from launcher import probe
+    from launcher.agent import probe
 
     path = folder.joinpath(*name.split("."))
     origin = probe.look([str(folder)], [name])["modules"][name]["origin"]

@@ -134,6 +134,50 @@ class TestMeet:
         with pytest.raises(UnavailableError, match="c: its agent did not start"):
             pair.agents.meet(["a", "b", "c"])
 
+    def test_who_is_missing_keeps_nobody_else(self, pair: Pair) -> None:
+        pair.doors["c"] = [mute()]
+        gone = pair.agents.seek(["a", "b", "c"])
+        assert {host: str(error) for host, error in gone.items()} == {
+            "c": "c: its agent did not start: it ended with status 3"
+        }
+        assert pair.agents.facts("a")["clock"] == 5.0
+        assert pair.agents.took("a") >= 0
+
+
+class TestAsk:
+    def answers(self, agent: Wire, about: str, said: object) -> None:
+        agent.tells("answer", about=about, said=said, clock=0.0)
+
+    def test_each_gets_its_question_and_gives_its_answers(self, pair: Pair) -> None:
+        self.answers(pair.a, "dial", ["ok"])
+        self.answers(pair.a, "premises", {"lacks": {}})
+        self.answers(pair.b, "dial", None)
+        asked: dict[str, dict[str, dict[str, object]]] = {
+            "dial": {"a": {"places": [1]}, "b": {"places": [2]}},
+            "premises": {"a": {}},
+        }
+        found = pair.agents.ask_all(asked, 60)
+        assert {about: {host: each.said for host, each in several.items()} for about, several in found.items()} == {
+            "dial": {"a": ["ok"], "b": None},
+            "premises": {"a": {"lacks": {}}},
+        }
+        question = {"do": "ask", "about": "dial", "question": {"places": [2]}}
+        assert wire.control(question) in pair.b.heard()
+
+    def test_who_is_lost_meanwhile_has_none(self, pair: Pair) -> None:
+        self.answers(pair.a, "dial", [])
+        os.close(pair.b.words_end)
+        assert pair.agents.ask("dial", {"a": {}, "b": {}}, 60).keys() == {"a"}
+
+    def test_nobody_is_waited_for_for_ever(self, pair: Pair) -> None:
+        self.answers(pair.a, "dial", [])
+        assert pair.agents.ask("dial", {"a": {}, "b": {}}, 0.05).keys() == {"a"}
+
+    def test_an_interruption(self, loop: Loop, pair: Pair) -> None:
+        loop.post(events.Signalled(signal.SIGINT))
+        with pytest.raises(Interrupted):
+            pair.agents.ask("dial", {"a": {}}, 60)
+
 
 class TestRevive:
     def test_nobody_is_lost(self, pair: Pair) -> None:

@@ -30,6 +30,8 @@ PURE = (
     "tf_config",
     "verdict",
     "network",
+    "reach",
+    "checkup",
     "supervisor",
     "dump",
     "stacks",
@@ -222,11 +224,11 @@ def test_starting_is_cheap() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("name", ["door", "dump", "roll_call", "stacks"])
-def test_nobody_waits_for_what_only_a_hang_or_a_visitor_needs(name: str) -> None:
+@pytest.mark.parametrize("name", ["door", "dump", "roll_call", "stacks", "inspection", "checkup", "reach"])
+def test_nobody_waits_for_what_a_local_run_does_not_need(name: str) -> None:
     found = [one for one in at_run_time(list(imports())) if one.module == f"launcher.{name}" and not one.function]
-    known = {"launcher.cli.stacks", "launcher.roll_call", "launcher.stacks", "launcher.visit"}
-    assert {one.importer for one in found} <= known
+    known = {"cli.stacks", "roll_call", "stacks", "visit", "cli.check", "inspection", "checkup"}
+    assert {one.importer.removeprefix("launcher.") for one in found} <= known
 
 
 def test_a_run_knows_nothing_of_those_who_look_at_it() -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .cargo import Cargo
+    from .errands import Errands
     from .ports import Lease
     from .process import Process
 
@@ -51,6 +52,7 @@ class Agent:
         self._tell: Callable[..., None] = self._tether.tell
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._cargo: Cargo | None = None
+        self._errands: Errands | None = None
         self._ending = False
         self._held_back = False
         self._beat = time.monotonic()
@@ -109,6 +111,8 @@ class Agent:
                 self._ask_for_stacks()
             case "listening":
                 self._tell_who_listens()
+            case "ask":
+                self._ask(order["about"], order["question"])
             case "release":
                 self._release()
             case "bye":
@@ -131,6 +135,27 @@ class Agent:
             return
         self._leases += leases
         self._tell("leased", ports=[one.port for one in leases])
+
+    def _ask(self, about: str, question: dict[str, Any]) -> None:
+        if about == "listen":
+            self._answer(about, self._listen(on=question["on"]))
+            return
+        from .errands import Errands
+
+        self._errands = self._errands or Errands(self._selector, self._answer)
+        self._errands.begin(about, question)
+
+    def _answer(self, about: str, said: object) -> None:
+        self._tell("answer", about=about, said=said, clock=time.time())
+
+    def _listen(self, *, on: bool) -> str:
+        """Listen on all leased ports, or do so no more. Returns why not, in words; nothing if all is well."""
+        try:
+            for held in self._leases:
+                held.listen() if on else held.deafen()
+        except OSError as error:
+            return f"port {held.port}: {error.strerror}"
+        return ""
 
     def _connect(self, count: int) -> None:
         try:
@@ -224,7 +249,8 @@ class Agent:
             self._reap(pid)
             reaped = True
         if reaped:
-            strays.end_strays(list(self._processes.values()), self._nursery.servers)
+            errands = self._errands.children if self._errands else set()
+            strays.end_strays(list(self._processes.values()), self._nursery.servers | errands)
 
     def _on_told_to_end(self) -> None:
         """The host goes down, say. The workers have time to save: the launcher stops them everywhere, and says bye."""

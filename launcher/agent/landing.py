@@ -78,11 +78,22 @@ def place(digest: str, size: int, source: "RawIOBase") -> str:
     folder = os.path.join(base, "agent-" + digest[:16])
     if os.path.isdir(folder):
         answer(b"+")
+        keep(folder)
         return folder
     os.makedirs(base, mode=0o700, exist_ok=True)
     answer(b"-")
     unpack(receive(size, source), digest, base, folder)
+    keep(folder)
     return folder
+
+
+def keep(folder: str) -> None:
+    """Have it seen that this folder is in use: open for as long as the agent lives, and used today (leftovers.py)."""
+    try:
+        os.open(folder, os.O_RDONLY)
+        os.utime(folder)
+    except OSError:
+        pass  # it runs all the same from where nothing can be written
 
 
 def unpack(data: bytes, digest: str, base: str, folder: str) -> None:

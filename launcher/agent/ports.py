@@ -3,8 +3,8 @@
 A port that is picked and released can be taken before TensorFlow binds it. So the agent keeps it bound. The bind itself
 is exclusive, which the kernel arbitrates between any number of launchers; only then is SO_REUSEPORT switched on, which
 lets a second socket of the same user join, and a worker with ``TF_GRPC_REUSE_PORT=1`` is one. Ordinary binds by other
-processes stay refused, with SO_REUSEADDR too (measured, Linux 6.18, IPv4 and IPv6). The lease never listens, so it
-takes no connection away from the worker.
+processes stay refused, with SO_REUSEADDR too (measured, Linux 6.18, IPv4 and IPv6). The lease does not listen while
+there is a worker, so it takes no connection away from it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # As /proc/net/tcp has it (include/net/tcp_states.h).
 _LISTEN = b"0A"
+# As many may be connected and not yet accepted; the system has a limit of its own (listen(2)).
+_CALLERS = 4096
 
 
 class Lease:
@@ -28,11 +30,31 @@ class Lease:
 
     def __init__(self, holder: socket.socket, *, from_server: bool) -> None:
         self._holder = holder
+        self._ear: socket.socket | None = None
         self._from_server = from_server
         self.port: int = holder.getsockname()[1]
 
+    def listen(self) -> None:
+        """Let others try whether they reach it, until ``deafen``: the kernel takes their connections, and nobody answers.
+
+        Raises:
+            OSError: it cannot be listened on.
+        """
+        if self._ear is None:
+            self._ear = _wildcard()
+            self._ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            self._ear.bind(("", self.port))
+            self._ear.listen(_CALLERS)
+
+    def deafen(self) -> None:
+        """Leave the port to the worker again."""
+        if self._ear is not None:
+            self._ear.close()
+            self._ear = None
+
     def close(self) -> None:
         """Give the port back, to the port server as well where it came from one."""
+        self.deafen()
         self._holder.close()
         if self._from_server and (picker := _portpicker()) is not None:
             picker.return_port(self.port)

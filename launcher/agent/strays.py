@@ -64,20 +64,35 @@ def end(pid: int) -> None:
 
 
 def sweep(run: str) -> list[int]:
-    """SIGKILL what workers of a run have left here whose agent is gone, guard and all; returns their process ids.
-
-    They are known by their environment; whatever descends from one of them, or is in its session, is one of them.
-    """
-    seen = {pid: place for pid in _own() if (place := _place(pid))}
-    lost = {pid for pid in seen if _is_lost(pid, run, seen)}
-    while more := {pid for pid, (parent, session) in seen.items() if pid not in lost and {parent, session} & lost}:
-        lost |= more
+    """SIGKILL what workers of a run have left here whose agent is gone, guard and all; returns their process ids."""
+    lost = runs()[0].get(run, set())
     for pid in lost:
         end(pid)
     return sorted(lost)
 
 
-def _own() -> Iterator[int]:
+def runs() -> tuple[dict[str, set[int]], dict[str, set[int]]]:
+    """By run, the processes of this user's workers whose agent is gone; and of those whose agent is there.
+
+    They are known by their environment. Whatever descends from one that is lost, or is in its session, is lost too.
+    """
+    seen = {pid: place for pid in own() if (place := _place(pid))}
+    lost: dict[str, set[int]] = {}
+    alive: dict[str, set[int]] = {}
+    # Somebody may have started us from within one of them.
+    ours = {os.getpid(), *_ancestors(os.getpid(), seen)}
+    for pid in seen.keys() - ours:
+        if (mark := _mark(pid)) is not None:
+            run, agent = mark
+            (alive if agent in _ancestors(pid, seen) else lost).setdefault(run, set()).add(pid)
+    taken = ours.union(*alive.values())
+    for pids in lost.values():
+        while more := {pid for pid, place in seen.items() if pid not in pids | taken and {*place} & pids}:
+            pids.update(more)
+    return lost, alive
+
+
+def own() -> Iterator[int]:
     """The processes of this user."""
     mine = os.getuid()
     for name in filter(str.isdigit, os.listdir("/proc")):
@@ -92,18 +107,29 @@ def _place(pid: int) -> tuple[int, int] | None:
     return (int(fields[1]), int(fields[3])) if fields else None
 
 
-def _is_lost(pid: int, run: str, seen: Mapping[int, tuple[int, int]]) -> bool:
-    """Whether it is of this run, and its agent is none of its ancestors: a living one adopts whoever loses its parent."""
-    environment = _read(pid, "environ").split(b"\0")
-    marker = next((entry for entry in environment if entry.startswith(f"{MARKER}=".encode())), b"")
-    if not marker or f"TFLAUNCH_RUN={run}".encode() not in environment:
-        return False
-    agent = int(marker.partition(b"=")[2].partition(b".")[0])
+def _mark(pid: int) -> tuple[str, int] | None:
+    """The run that it is of, and the agent that started what it descends from; None where it is no worker's."""
+    entries = (entry.partition(b"=") for entry in _read(pid, "environ").split(b"\0"))
+    environment = {name: value for name, _, value in entries}
+    agent = environment.get(MARKER.encode(), b"").partition(b".")[0]
+    run = environment.get(b"TFLAUNCH_RUN")
+    if run is None or not agent.isdigit() or not _is_counted_as_we_are(pid):
+        return None
+    return os.fsdecode(run), int(agent)
+
+
+def _is_counted_as_we_are(pid: int) -> bool:
+    """In a container, the id that a worker knows its agent by is another process's here."""
+    with suppress(OSError):
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    return False
+
+
+def _ancestors(pid: int, seen: Mapping[int, tuple[int, int]]) -> Iterator[int]:
+    """A living agent is one: it adopts whoever loses its parent."""
     while pid in seen:
         pid = seen[pid][0]
-        if pid == agent:
-            return False
-    return True
+        yield pid
 
 
 def _owner(pid: int, processes: Iterable[Process]) -> Process | None:

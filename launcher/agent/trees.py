@@ -51,6 +51,7 @@ class Tree:
         """
         earlier = self._earlier()
         os.makedirs(self.folder, mode=0o700, exist_ok=True)
+        os.utime(self.folder)  # used today (leftovers.py)
         for number, entry in enumerate(self._entries):
             path, mode, size, digest = entry
             target = self._path(path)

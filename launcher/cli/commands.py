@@ -9,6 +9,7 @@ from launcher.version import __version__
 _COMMANDS = {
     "run": "Run a script, a module or any command as a cluster.",
     "train": "Run one of the trainings that come with tflaunch.",
+    "check": "Check whether hosts are ready for a run, and reach each other.",
     "plan": "Show what run would do, and start nothing.",
     "ps": "List the runs, and how each stands.",
     "status": "Say how a run stands: its tasks, and how far it is.",

@@ -157,3 +157,43 @@ class TestEndStrays:
         monkeypatch.setattr(strays, "end", found.add)
         strays.end_strays([alive.process, gone.process], set())
         assert found == {gone.stray}
+
+
+@pytest.fixture
+def marked() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
+    """Processes that look like those of a run, or what ``before`` makes of them."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(run: str, agent: int, *before: str) -> subprocess.Popen[bytes]:
+        mark = [f"TFLAUNCH_PROCESS={agent}.0.1", f"TFLAUNCH_RUN={run}"]
+        argv = [*before, "env", *mark, "sh", "-c", "echo up; exec sleep 600"]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True)
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"up\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+class TestRuns:
+    NOBODY = 2**22 + 1  # beyond pid_max
+
+    def test_who_has_lost_its_agent_and_who_has_one(self, marked: Callable[..., subprocess.Popen[bytes]]) -> None:
+        lost, other, alive = marked("a", self.NOBODY), marked("b", self.NOBODY), marked("a", os.getpid())
+        found = strays.runs()
+        assert (found[0]["a"], found[0]["b"], found[1]["a"]) == ({lost.pid}, {other.pid}, {alive.pid})
+
+    def test_one_run_is_swept_and_no_other(self, marked: Callable[..., subprocess.Popen[bytes]]) -> None:
+        lost, other, alive = marked("a", self.NOBODY), marked("b", self.NOBODY), marked("a", os.getpid())
+        assert strays.sweep("a") == [lost.pid]
+        assert lost.wait() == -signal.SIGKILL
+        assert (other.poll(), alive.poll()) == (None, None)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="a process space of its own takes root")
+    def test_in_a_container_ids_are_others(self, marked: Callable[..., subprocess.Popen[bytes]]) -> None:
+        marked("contained", self.NOBODY, "unshare", "--pid", "--fork", "--kill-child")
+        assert not any("contained" in several for several in strays.runs())

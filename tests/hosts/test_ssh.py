@@ -45,9 +45,10 @@ class TestReach:
         host = hosts.bed.hosts[0]
         assert hosts.run("true").status == 0
         (kept,) = (host.home / ".cache/tflaunch").iterdir()
-        made = kept.stat().st_ino, kept.stat().st_mtime_ns
+        file = kept / "launcher/__init__.py"
+        made = kept.stat().st_ino, file.stat().st_ino, file.stat().st_mtime_ns
         assert hosts.run("true").status == 0
-        assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == made
+        assert (kept.stat().st_ino, file.stat().st_ino, file.stat().st_mtime_ns) == made
 
     def test_what_a_login_shell_prints_is_nobodys(self, hosts: Field) -> None:
         (hosts.bed.hosts[0].home / ".bashrc").write_text("echo welcome; printf '\\0tfl'\n")

@@ -93,8 +93,8 @@ def test_an_interrupted_run_brings_back_what_there_is(hosts: Field, folder: Path
 
 def test_without_sync_the_folder_has_to_be_there(hosts: Field, folder: Path) -> None:
     ended = hosts.tflaunch("run", cluster(hosts, sync=False))
-    assert ended.status == 127
-    assert f"could not change to {folder}: No such file or directory" in ended.err
+    assert ended.status == 69
+    assert f"10.77.0.1, 10.77.0.2: no such folder: {folder}" in ended.err
     assert 'copy it to the hosts with "sync"' in ended.err
 
 

@@ -1,4 +1,4 @@
-"""What a Python interpreter finds to run: imported by the launcher for its own, run as a file by any other.
+"""What a Python interpreter finds to run: imported by the launcher for its own, run as a file by any other, on any host.
 
     PYTHON probe.py PATH... -- MODULE...      prints an Answer as JSON
 
@@ -8,6 +8,8 @@ the standard library. Nothing of the user's is imported: a package's own code is
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from importlib.machinery import PathFinder
 
@@ -18,17 +20,28 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     class Finding(TypedDict):
-        """Of one module: its first part that is not there, if any; whether ``python -m`` can run it; its file."""
+        """Of one module: its first part that is not there, if any; whether ``python -m`` can run it; its file.
+
+        ``version`` is told of what PACKAGES knows, as far as its installer has noted it down.
+        """
 
         missing: str | None
         runs: bool
         origin: str | None
+        version: str | None
 
     class Answer(TypedDict):
         """``version`` is the interpreter's; ``modules`` has a finding for each name that was asked for."""
 
         version: list[int]
         modules: dict[str, Finding]
+
+
+# The packages that modules come in: TensorFlow has another for each kind of machine.
+PACKAGES = {
+    "tensorflow": r"tensorflow(_cpu|_cpu_aws|_gpu|_intel|_macos|_aarch64|_rocm)?|tf_nightly(_cpu)?",
+    "keras": r"keras(_nightly)?",
+}
 
 
 def look(folders: Sequence[str], names: Sequence[str]) -> Answer:
@@ -45,10 +58,20 @@ def _find(name: str, path: list[str]) -> Finding:
         whole = ".".join(parts[:depth])
         spec = _spec(whole, inside, top=depth == 1)
         if spec is None:
-            return {"missing": whole, "runs": False, "origin": None}
+            return {"missing": whole, "runs": False, "origin": None, "version": None}
         inside = list(spec.submodule_search_locations) if spec.submodule_search_locations else None
     runs = inside is None or PathFinder.find_spec(name + ".__main__", inside) is not None
-    return {"missing": None, "runs": runs, "origin": spec.origin if spec else None}
+    origin = spec.origin if spec else None
+    return {"missing": None, "runs": runs, "origin": origin, "version": _version(name, origin)}
+
+
+def _version(name: str, origin: str | None) -> str | None:
+    # What importlib.metadata would say, which takes as long to import as the interpreter takes to start.
+    if name not in PACKAGES or origin is None:
+        return None
+    noted = re.compile(rf"(?:{PACKAGES[name]})-(\d[^-]*)\.(?:dist|egg)-info", re.IGNORECASE)
+    found = map(noted.fullmatch, os.listdir(os.path.dirname(os.path.dirname(origin))))
+    return next((match[match.lastindex or 0] for match in found if match), None)
 
 
 def _spec(name: str, path: list[str] | None, *, top: bool) -> ModuleSpec | None:
