@@ -77,9 +77,9 @@ class Started:
         loop = next(child for child in guard.children() if "launcher.agent" in str(child.cmdline()))
         return guard, loop
 
-    def end(self) -> tuple[int, str]:
+    def end(self, within: float = PATIENCE) -> tuple[int, str]:
         """Wait for the end; returns status and standard error."""
-        out, err = self.process.communicate(timeout=PATIENCE)
+        out, err = self.process.communicate(timeout=within)
         self.seen += out.decode(errors="replace").splitlines()
         return self.process.returncode, err.decode()
 

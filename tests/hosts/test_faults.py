@@ -27,16 +27,15 @@ class Training:
 
     @classmethod
     def start(cls, hosts: Field, phase: str, **settings: object) -> Training:
-        """Begin, and come to a phase."""
-        often = "1 steps" if phase == "checkpoint" else "40 steps"
-        flags = ("--epochs", "120", "--save-every", often, "--checkpoint-dir", f"{hosts.bed.folder}/shared")
+        """Begin, and come to a phase. From its first step on a training saves all the time."""
+        flags = ("--epochs", "40", "--save-every", "1 steps", "--checkpoint-dir", f"{hosts.bed.folder}/shared")
         run = hosts.tflaunch.start("train", hosts.cluster(lease=20, **settings), "digits", *flags)
-        run.until({"start-up": "worker 0 of 2", "training": "epoch", "checkpoint": "epoch"}[phase])
+        run.until({"start-up": "worker 0 of 2", "training": "epoch"}[phase])
         return cls(hosts, run)
 
     def end(self) -> tuple[int, str]:
         """Wait for it, and see that it has kept every line that was shown."""
-        status, err = self.run.end()
+        status, err = self.run.end(within=150)
         kept = "".join(path.read_text() for path in sorted(self._attempts()))
         shown = [match[1] for line in self.run.seen if (match := re.match(r"worker \d \| (epoch .*)", line))]
         assert all(line in kept for line in shown)
@@ -52,7 +51,7 @@ class Training:
         return float((re.findall(r"([\d.]+)%", accuracy) or ["0"])[0]) > 95
 
 
-PHASES = ("start-up", "training", "checkpoint")
+PHASES = ("start-up", "training")
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -66,10 +65,9 @@ def test_a_host_crashes_and_comes_back(hosts: Field, phase: str) -> None:
     assert training.well
 
 
-@pytest.mark.parametrize("victim", [0, 1], ids=["the chief's", "another's"])
-def test_a_host_crashes_for_good(hosts: Field, victim: int) -> None:
+def test_the_chiefs_host_crashes_for_good(hosts: Field) -> None:
     training = Training.start(hosts, "training", max_restarts=3, min_workers=1)
-    lost = hosts.bed.hosts[victim]
+    lost = hosts.bed.hosts[0]
     lost.crash()
     status, err = training.end()
     lost.start()
@@ -81,7 +79,7 @@ def test_a_host_crashes_for_good(hosts: Field, victim: int) -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_two_hosts_cannot_talk_to_each_other(hosts: Field, phase: str) -> None:
     # Before its start a cluster waits for 100 s without a word (TensorFlow 2.21); that both listen, all can see.
-    training = Training.start(hosts, phase, timeout=45)
+    training = Training.start(hosts, phase, timeout=30)
     hosts.bed.part(*hosts.bed.hosts)
     status, err = training.end()
     assert status in {69, 124}, err
@@ -91,10 +89,9 @@ def test_two_hosts_cannot_talk_to_each_other(hosts: Field, phase: str) -> None:
     hosts.bed.rejoin()
 
 
-@pytest.mark.parametrize("phase", PHASES)
-def test_a_cable_is_out_for_a_while(hosts: Field, phase: str) -> None:
+def test_a_cable_is_out_for_a_while(hosts: Field) -> None:
     """TensorFlow gives its peer up; the agents are still there, and the next attempt finds them so."""
-    training = Training.start(hosts, phase, max_restarts=3, join_deadline=20)
+    training = Training.start(hosts, "training", max_restarts=3)
     second = hosts.bed.hosts[1]
     second.unplug()
     events = hosts.tflaunch.cwd / "runs/latest/events.jsonl"
