@@ -78,18 +78,17 @@ def read(folder: str, patterns: Sequence[str], without: Sequence[str]) -> Tree:
     if len(chosen) > _MOST_FILES:
         raise RequestError(f"{folder} holds {len(chosen):,} files", "name those of the program with sync, as globs")
     try:
+        # Before any of it is read: it may be somebody's data.
+        size = sum(Path(folder, path).lstat().st_size for path in chosen)
+        if size > _MOST_BYTES:
+            raise RequestError(f"{folder} holds {size / 2**30:.1f} GiB", "name the program's files with sync, as globs")
         entries = tuple(entry for path in chosen for entry in _entry(folder, path))
     except OSError as error:
         raise RequestError(f"cannot read {error.filename}: {error.strerror}") from None
     digest = hashlib.sha256(repr(entries).encode(errors="surrogateescape")).hexdigest()
     commit = (_git(folder, "rev-parse", "HEAD") or "").strip()
     dirty = inside and bool(_git(folder, "status", "--porcelain", "--", "."))
-    tree = Tree(folder, f"{Path(folder).name or 'root'}-{digest[:12]}", digest, entries, commit, dirty)
-    if tree.size > _MOST_BYTES:
-        raise RequestError(
-            f"{folder} holds {tree.size / 2**30:.1f} GiB", "name files of the program with sync, as globs"
-        )
-    return tree
+    return Tree(folder, f"{Path(folder).name or 'root'}-{digest[:12]}", digest, entries, commit, dirty)
 
 
 def pieces(tree: Tree, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
