@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.supervisor import (
+from launcher.commands import (
     Abandon,
     AskStacks,
     AskWhoListens,
@@ -25,12 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from launcher.agents import Agents
+    from launcher.commands import Command
     from launcher.console import Console
     from launcher.loop import Loop
     from launcher.plan import Plan
     from launcher.reception import Reception
     from launcher.run_dir import RunDir
-    from launcher.supervisor import Command, Supervisor
+    from launcher.supervisor import Supervisor
 
 
 class Attempt:

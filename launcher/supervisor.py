@@ -8,9 +8,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from signal import SIGTERM
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from launcher import events, network
+from launcher.commands import (
+    Abandon,
+    AskStacks,
+    AskWhoListens,
+    KeepStacks,
+    Kill,
+    Say,
+    SetTimer,
+    ShowStacks,
+    Spawn,
+    Stop,
+)
 from launcher.joining import Joining
 from launcher.names import together
 from launcher.pulse import Pulse
@@ -20,6 +32,7 @@ from launcher.verdict import Ending, Interruption, Verdict, judge
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from launcher.commands import Command
     from launcher.placement import Task
     from launcher.plan import Plan
     from launcher.roll_call import RollCall
@@ -30,99 +43,6 @@ if TYPE_CHECKING:
 STOPPED = 10.0
 # When all is to end, a host that cannot be reached is waited for no longer. Its agent ends what is there by itself.
 DOWN = 10.0
-
-
-class Spawn(NamedTuple):
-    """Start this task's process."""
-
-    task: int
-
-
-class Stop(NamedTuple):
-    """Walk the stop ladder with this task: SIGTERM, its own grace period, SIGKILL."""
-
-    task: int
-    grace: float
-
-
-class Kill(NamedTuple):
-    """End this task now."""
-
-    task: int
-
-
-class Signal(NamedTuple):
-    """Send this signal to the task's main process, as anybody from outside might."""
-
-    task: int
-    name: str
-
-
-class SetLine(NamedTuple):
-    """Cut the line between two tasks, or mend it (``up``)."""
-
-    one: int
-    other: int
-    up: bool
-
-
-class AskWhoListens(NamedTuple):
-    """Ask the agent of this host on which of its ports somebody listens."""
-
-    host: str
-
-
-class AskStacks(NamedTuple):
-    """Ask all tasks of this host where they are."""
-
-    host: str
-
-
-class ShowStacks(NamedTuple):
-    """Tell whoever has asked where all tasks are."""
-
-    report: Report
-
-
-class KeepStacks(NamedTuple):
-    """Keep it with the attempt."""
-
-    report: Report
-
-
-class Abandon(NamedTuple):
-    """Wait no longer for the connection to this host, which is lost."""
-
-    host: str
-
-
-class SetTimer(NamedTuple):
-    """Post DeadlinePassed(name) after this many seconds."""
-
-    name: str
-    seconds: float
-
-
-class Say(NamedTuple):
-    """Tell the person who is watching."""
-
-    text: str
-
-
-Command = (
-    Spawn
-    | Stop
-    | Kill
-    | Signal
-    | SetLine
-    | AskWhoListens
-    | AskStacks
-    | ShowStacks
-    | KeepStacks
-    | Abandon
-    | SetTimer
-    | Say
-)
 
 
 @dataclass

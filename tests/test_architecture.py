@@ -33,6 +33,7 @@ PURE = (
     "reach",
     "checkup",
     "supervisor",
+    "commands",
     "dump",
     "stacks",
     "roll_call",

@@ -14,45 +14,15 @@ from launcher import events
 from launcher.agent import wire
 from launcher.console import Console
 from launcher.door import Door, reachable
-from launcher.engines import Landing
 from launcher.link import Link
 from launcher.loop import Loop
+from tests.test_link import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
-
-
-class Wire:
-    """An agent's end of the wire, and the channel that a link is given."""
-
-    def __init__(self) -> None:
-        self.orders_end, self.stdin = os.pipe()
-        self.stdout, self.words_end = os.pipe()
-
-    hint = ""
-    landed = True
-    turned_away = False
-    stranded = False
-    deserted = False
-
-    def land(self, data: bytes) -> Landing:
-        return Landing(rest=data)
-
-    def wait(self) -> str:
-        return "it ended with status 3"
-
-    def wake(self) -> None:
-        pass
-
-    def kill(self) -> None:
-        """Nothing carries this one."""
-
-    def close(self) -> None:
-        for descriptor in (self.stdin, self.stdout):
-            os.close(descriptor)
 
 
 @pytest.fixture

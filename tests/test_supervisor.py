@@ -6,6 +6,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from launcher import plan as plan_module
+from launcher.commands import (
+    AskStacks,
+    AskWhoListens,
+    Command,
+    KeepStacks,
+    Kill,
+    Say,
+    SetTimer,
+    ShowStacks,
+    Spawn,
+    Stop,
+)
 from launcher.config import ClusterConfig, HostSpec, Program
 from launcher.events import (
     AgentFault,
@@ -30,20 +42,7 @@ from launcher.joining import JOIN
 from launcher.placement import Host, place
 from launcher.pulse import HANG
 from launcher.roll_call import PATIENCE
-from launcher.supervisor import (
-    STOPPED,
-    AskStacks,
-    AskWhoListens,
-    Command,
-    KeepStacks,
-    Kill,
-    Say,
-    SetTimer,
-    ShowStacks,
-    Spawn,
-    Stop,
-    Supervisor,
-)
+from launcher.supervisor import STOPPED, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from launcher import events
-from launcher.supervisor import SetLine, SetTimer, Signal, Supervisor
+from launcher.commands import SetLine, SetTimer, Signal
+from launcher.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from launcher.supervisor import Command
+    from launcher.commands import Command
     from launcher.testing.faults import Faults
 
 # One round of a task that is slowed down: it runs for its share of this, and is stopped for the rest.

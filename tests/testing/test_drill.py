@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from launcher import plan as plan_module
+from launcher.commands import AskStacks, Kill, SetLine, SetTimer, Signal, Spawn, Stop
 from launcher.config import ClusterConfig, Function, HostSpec
 from launcher.events import (
     DeadlinePassed,
@@ -20,12 +21,11 @@ from launcher.events import (
 )
 from launcher.placement import Host, place
 from launcher.roll_call import PATIENCE
-from launcher.supervisor import AskStacks, Kill, SetLine, SetTimer, Signal, Spawn, Stop
 from launcher.testing.drill import Drill
 from launcher.testing.faults import Faults
 
 if TYPE_CHECKING:
-    from launcher.supervisor import Command
+    from launcher.commands import Command
 
 
 class Attempt:
