@@ -1,10 +1,11 @@
 """What Python's standard library does not reach: a few Linux calls, through ctypes. Elsewhere they do nothing.
 
-Sources: prctl(2), fcntl(2), unshare(2), setns(2), netdevice(7), user_namespaces(7), capabilities(7).
+Sources: prctl(2), pidfd_open(2), proc(5), fcntl(2), unshare(2), setns(2), netdevice(7), user_namespaces(7), capabilities(7).
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from contextlib import contextmanager, suppress
@@ -59,6 +60,21 @@ def die_with_parent(signum: int, parent: int) -> None:
             os._exit(1)
 
 
+def session_of(pid: int) -> int:
+    """A descriptor that becomes readable when the login ends that a process belongs to.
+
+    Of the process that has started its session's leader, that is: sshd, which makes each command one, be it a wrapper or a shell.
+
+    Raises:
+        OSError: it has ended already, or the kernel has no such descriptors (before Linux 5.3).
+    """
+    if not LINUX:
+        raise OSError(errno.ENOSYS, "descriptors of processes are a Linux feature")
+    with open(f"/proc/{os.getsid(pid)}/stat", "rb") as file:
+        parent = int(file.read().rpartition(b")")[2].split()[1])
+    return os.pidfd_open(parent)
+
+
 _descriptors: tuple[int, int] | None = None
 
 
@@ -102,8 +118,6 @@ def enter_private_network() -> None:
         OSError: the kernel, or its settings, do not allow it; ENOSYS where there are no namespaces.
     """
     if not LINUX:
-        import errno
-
         raise OSError(errno.ENOSYS, "network namespaces are a Linux feature")
     uid, gid = os.geteuid(), os.getegid()
     try:

@@ -2,19 +2,20 @@
 
 While it is cut, what there is to say goes to this host's disk. Whoever reaches the host again hands over new descriptors through a
 socket (``landing.py``), and says how much of what was sent before has arrived: all after that is sent again, so that nothing is
-lost and nothing comes twice. Sources: unix(7) for descriptors over a socket, poll(2) for a pipe whose reader is gone.
+lost and nothing comes twice. A connection that was lost and a launcher that is gone look the same on the wire; what tells them
+apart is whether the process that holds the session still lives. Source: unix(7) for descriptors over a socket.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import select
 import selectors
 import time
 from contextlib import suppress
 
 from . import wire
+from .kernel import session_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ HIGH, LOW = 8 << 20, 2 << 20
 _NEWS = 1 << 20
 # What an agent that is to make room gets for that; the guard gives the last of its descendants 5 s (guard.py).
 _PATIENCE = 8.0
-# sshd closes both pipes when it loses its client, but one after the other.
-_MOMENT = 0.3
+# sshd ends when it loses its client, and closes the pipes a little before that, or by that.
+_MOMENT = 1.0
 
 
 class Tether:
@@ -64,6 +65,7 @@ class Tether:
         self._writer = _Writer(1, keep=lease > 0)
         self._came = self._told = 0
         self._closed: float | None = None
+        self._session: int | None = None
         self._caller: socket.socket | None = None
         self._socket = _listen(mooring) if lease else None
         for descriptor in (0, 1):
@@ -71,6 +73,7 @@ class Tether:
         selector.register(0, selectors.EVENT_READ, self._on_launcher)
         if self._socket is not None:
             selector.register(self._socket, selectors.EVENT_READ, self._on_caller)
+            self._follow_session(os.getppid())
 
     def tell(self, what: str, **fields: object) -> None:
         """Queue a control frame."""
@@ -118,12 +121,7 @@ class Tether:
         """Draw the conclusions of what has not happened."""
         now = time.monotonic()
         if self._closed is not None and now >= self._closed + _MOMENT:
-            self._closed = None
-            # A launcher that ends closes one direction, and its ssh still reads the other.
-            if self._lease and _reader_is_gone(1):
-                self.lose()
-            else:
-                self.gone = True
+            self.gone = True
         if self.adrift is not None and now >= self.adrift + self._lease:
             self.gone = True
 
@@ -138,12 +136,12 @@ class Tether:
 
     def flush(self) -> None:
         """Send what is queued."""
-        if self.adrift is not None:
+        if self.adrift is not None or self._closed is not None:
             return
         try:
             self._writer.flush()
         except BrokenPipeError:
-            self.lose()
+            self._on_end()
             return
         waiting = self._writer.pending > 0
         if waiting != (1 in self._selector.get_map()):
@@ -165,9 +163,7 @@ class Tether:
         data = os.read(descriptor, wire.CHUNK)
         self.heard = time.monotonic()
         if not data:
-            self._selector.unregister(0)
-            self._closed = time.monotonic()
-            self.gone = not self._lease
+            self._on_end()
             return
         self._came += len(data)
         for kind, number, payload in self._reader.feed(data):
@@ -177,6 +173,29 @@ class Tether:
                 self._take(kind, number, payload)
         if self._lease and self._came - self._told > _NEWS:
             self.beat()
+
+    def _on_end(self) -> None:
+        """The other side does not write, or not read, any more; whether its session has ended, too, shows in a moment."""
+        self._closed = time.monotonic()
+        self.gone = not self._lease
+        self._unregister(0, 1)
+
+    def _follow_session(self, pid: int) -> None:
+        self._forget_session()
+        with suppress(OSError):  # an old kernel, or it has ended already: the launcher will be taken for gone
+            self._session = session_of(pid)
+            self._selector.register(self._session, selectors.EVENT_READ, lambda _: self.lose())
+
+    def _forget_session(self) -> None:
+        if self._session is not None:
+            self._unregister(self._session)
+            os.close(self._session)
+            self._session = None
+
+    def _unregister(self, *descriptors: int) -> None:
+        for descriptor in descriptors:
+            if descriptor in self._selector.get_map():
+                self._selector.unregister(descriptor)
 
     def _on_caller(self, _: int) -> None:
         """Somebody comes from the launcher, and brings a connection."""
@@ -192,6 +211,7 @@ class Tether:
         match _understood(message), descriptors:
             case {"have": int(have)}, [_, _, _]:
                 self._moor(descriptors, have)
+                self._follow_session(_process_behind(caller))
                 # Its process keeps the ssh session; it ends when we do, or when we are adrift again.
                 self._caller = caller
             case {"leave": True}, []:
@@ -216,9 +236,8 @@ class Tether:
         self._selector.register(0, selectors.EVENT_READ, self._on_launcher)
 
     def _let_go(self) -> None:
-        for descriptor in (0, 1):
-            if descriptor in self._selector.get_map():
-                self._selector.unregister(descriptor)
+        self._forget_session()
+        self._unregister(0, 1)
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(null, descriptor)
@@ -298,8 +317,11 @@ def _understood(message: bytes) -> object:
     return None
 
 
-def _reader_is_gone(descriptor: int) -> bool:
-    # Of a pipe whose reader is gone, poll(2) says POLLERR; of a socket, which sshd may use as well, POLLHUP.
-    poll = select.poll()
-    poll.register(descriptor, 0)
-    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+def _process_behind(connection: socket.socket) -> int:
+    """The process at the other end of a Unix socket."""
+    import socket
+    import struct
+
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid

@@ -139,6 +139,14 @@ class TestNobodySurvives:
         hosts.nothing_is_left()
         run.end()
 
+    def test_the_launcher_is_killed_while_output_is_on_its_way(self, hosts: Field) -> None:
+        """What nobody reads any more looks much like a lost connection; nobody will come back, though."""
+        run = hosts.start("sh", "-c", "echo up; while :; do echo $TFLAUNCH_ATTEMPT; done")
+        run.until("up", times=2)
+        run.send(signal.SIGKILL)
+        hosts.nothing_is_left()
+        run.end()
+
     @pytest.mark.parametrize("parts", [(0,), (1,), (0, 1)], ids=["guard", "loop", "both"])
     def test_an_agent_is_killed(self, hosts: Field, parts: tuple[int, ...]) -> None:
         run = self.up(hosts)

@@ -419,7 +419,7 @@ def test_nothing_is_written_into_a_file_that_got_the_number_of_the_closed_line(t
     program = script(
         tmp_path,
         "import os, _tflaunch_boot\n"
-        "os.closerange(3, 256)\n"
+        "os.closerange(3, 65536)\n"
         "files = [open(str(n), 'w') for n in range(20)]\n"
         "_tflaunch_boot.report('progress', step=1)\n"
         "print(sum(os.path.getsize(file.name) for file in files))",
