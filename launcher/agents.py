@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from launcher.tree import Tree
 
 _HELLO = 30.0
-_AT_ONCE = 32
 # The last pause is of 6 to 13 s.
 _KNOCKS = 6
 _FAREWELL = 10.0
@@ -119,18 +118,16 @@ class Agents:
     def _gather(self, hosts: Sequence[str]) -> dict[str, UnavailableError]:
         """Wait until each host's agent has said hello, or will not; returns why for the latter.
 
-        So many are started at a time: each is a process here, and where they come by one sshd, as with a jump host, that
-        turns away what is too much for it (sshd_config(5), MaxStartups). Those knock again.
+        Where too many came at once for those who let them in, some knock again.
         """
         gone: dict[str, UnavailableError] = {}
         knocks = dict.fromkeys(hosts, 0)
         while awaited := [host for host in hosts if host not in gone and not self._is_there(host)]:
             not_started = [host for host in awaited if not knocks[host] and host not in self._links]
-            if room := max(0, _AT_ONCE - len(awaited) + len(not_started)):
-                for host in not_started[:room]:
-                    self._knock(host, knocks, gone)
-                if not_started:
-                    continue
+            room = self._docks.engine.at_once - (len(awaited) - len(not_started))
+            if not_started and room > 0:
+                self._knock(not_started[:room], knocks, gone)
+                continue
             for event in self._happening():
                 self._greet(event, knocks, gone)
         return gone
@@ -147,7 +144,7 @@ class Agents:
                 else:
                     gone[host] = UnavailableError(f"{host}: its agent did not start: {why}", channel.hint)
             case events.DeadlinePassed(name) if name.startswith("knock "):
-                self._knock(name.removeprefix("knock "), knocks, gone)
+                self._knock([name.removeprefix("knock ")], knocks, gone)
             case events.DeadlinePassed(name) if name.startswith("hello "):
                 host, why = name.removeprefix("hello "), f"no word from its agent within {_HELLO:g} s"
                 list(self._loop.drop(self._links[host], why))
@@ -155,12 +152,14 @@ class Agents:
             case events.AgentFault():
                 self._raise_if_fatal(event)
 
-    def _knock(self, host: str, knocks: dict[str, int], gone: dict[str, UnavailableError]) -> None:
-        knocks[host] += 1
+    def _knock(self, hosts: Sequence[str], knocks: dict[str, int], gone: dict[str, UnavailableError]) -> None:
+        for host in hosts:
+            knocks[host] += 1
         try:
-            self._listen_to(host, self._link(host, self._docks.open(host)))
+            for host, channel in self._docks.open(hosts).items():
+                self._listen_to(host, self._link(host, channel))
         except UnavailableError as error:
-            gone[host] = error
+            gone.update(dict.fromkeys(hosts, error))
 
     def _is_there(self, host: str) -> bool:
         link = self._links.get(host)

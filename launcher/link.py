@@ -70,8 +70,11 @@ class Link:
         self.channel = channel
         self.is_open = True
         self._landed = channel.landed
-        self._writer.descriptor = channel.stdin
-        for descriptor in (channel.stdin, channel.stdout):
+        self._take_descriptors()
+
+    def _take_descriptors(self) -> None:
+        self._writer.descriptor = self.channel.stdin
+        for descriptor in (self.channel.stdin, self.channel.stdout):
             os.set_blocking(descriptor, False)
 
     @property
@@ -104,12 +107,14 @@ class Link:
         if self._landed and self.is_open:
             try:
                 self._writer.flush()
-            except BrokenPipeError:
+            except (ConnectionError, TimeoutError):
                 return
 
     def receive(self) -> Iterator[events.Event]:
         """Read once and yield what it means. EOF yields AgentLost, unless we had said bye, or LinkDown."""
-        data = os.read(self.channel.stdout, 4 * wire.CHUNK)
+        data = self.channel.read(4 * wire.CHUNK)
+        if data is None:
+            return
         self.heard = time.monotonic()
         if not data:
             yield from self.disconnect(None)
@@ -135,6 +140,7 @@ class Link:
 
     def _land(self, data: bytes) -> bytes:
         landing = self.channel.land(data)
+        self._take_descriptors()
         if landing.answer:
             self._writer.precede(landing.answer)
         self._landed = landing.rest is not None

@@ -120,10 +120,12 @@ class Loop:
     def _read(self, link: Link) -> Iterator[events.Event]:
         descriptors = link.channel.stdin, link.channel.stdout
         yield from link.receive()
-        if not link.is_open:
+        if not link.is_open or descriptors != (link.channel.stdin, link.channel.stdout):
             for descriptor in descriptors:
                 if descriptor in self._selector.get_map():
                     self._selector.unregister(descriptor)
+            if link.is_open:
+                self._listen(link)
 
     def _signals(self) -> Iterator[events.Event]:
         with suppress(BlockingIOError):

@@ -21,8 +21,10 @@ from launcher.run_dir import RunDir
 from tests.test_link import Wire, hello
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from launcher.engines import Berth
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -37,6 +39,7 @@ class Pair:
     """Two hosts whose agents have said hello; ``doors`` gives what comes when one is started again."""
 
     silence: float | None = None
+    at_once = 1
 
     def __init__(self, loop: Loop, run_dir: RunDir) -> None:
         hosts = tuple(HostSpec(name) for name in ("a", "b", "c", *(f"h{number}" for number in range(5))))
@@ -50,13 +53,16 @@ class Pair:
             each.says(hello(5.0))
         assert self.agents.meet(["a", "b"]).keys() == {"a", "b"}
 
-    def open(self, host: HostSpec, **_: Any) -> Wire:
-        if not self.doors[host.address]:
-            raise UnavailableError(f"{host.address}: no route to host", "see to it")
-        return self.doors[host.address].pop(0)
+    def open(self, berths: Sequence[Berth], **_: Any) -> list[Wire]:
+        return [self.start(berth.host.address) for berth in berths]
 
-    def meet_again(self, host: HostSpec, **_: Any) -> Wire | None:
-        raise AssertionError(host)
+    def start(self, address: str) -> Wire:
+        if not self.doors[address]:
+            raise UnavailableError(f"{address}: no route to host", "see to it")
+        return self.doors[address].pop(0)
+
+    def meet_again(self, berth: Berth, **_: Any) -> Wire | None:
+        raise AssertionError(berth)
 
     def peek(self, host: HostSpec) -> Mapping[str, Any] | None:
         raise AssertionError(host)
@@ -99,16 +105,16 @@ class TestMeet:
             pair.agents.meet(["a", "b", "c"])
         assert caught.value.args[0].splitlines() == [
             "2 of 3 hosts are not to be had",
-            "  b: no route to host (see to it)",
             "  a: its agent did not start: it ended with status 3",
+            "  b: no route to host (see to it)",
         ]
 
     def test_no_more_than_so_many_are_on_their_way_at_once(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(agents_module, "_AT_ONCE", 2)
+        pair.at_once = 2
         names = [f"h{number}" for number in range(5)]
         opened: list[Wire] = []
 
-        def open_(_: HostSpec, **__: Any) -> Wire:
+        def start(_: str) -> Wire:
             # Each speaks when the next has been started.
             opened.append(Wire())
             if len(opened) > 1:
@@ -117,7 +123,7 @@ class TestMeet:
                 opened[-1].says(hello(5.0))
             return opened[-1]
 
-        monkeypatch.setattr(pair, "open", open_)
+        monkeypatch.setattr(pair, "start", start)
         assert Agents(pair.docks, {}, pair.loop, pair.agents._run_dir).meet(names).keys() == set(names)
 
     def test_one_that_was_turned_away_knocks_again(self, pair: Pair) -> None:

@@ -11,6 +11,7 @@ import pytest
 from launcher import engines
 from launcher.agent import facts, wire
 from launcher.config import HostSpec
+from launcher.engines import Berth
 from launcher.engines.child import Child
 from launcher.engines.local import LocalEngine
 from launcher.errors import UnavailableError
@@ -46,7 +47,7 @@ class TestLocal:
         return tmp_path / "agent.log"
 
     def open(self, log: Path) -> Child:
-        return LocalEngine().open(HERE, private=False, log=log)
+        return LocalEngine().open([Berth(HERE, log, "")], private=False)[0]
 
     def test_an_agent_says_hello_and_leaves_when_its_wire_ends(self, log: Path) -> None:
         channel = self.open(log)
@@ -97,7 +98,7 @@ class TestLocal:
 
     def test_another_host_is_not_this_machine(self, log: Path) -> None:
         with pytest.raises(UnavailableError, match=r'10\.0\.0\.1: the engine "local" runs on this machine only'):
-            LocalEngine().open(HostSpec("10.0.0.1"), private=False, log=log)
+            LocalEngine().open([Berth(HostSpec("10.0.0.1"), log, "")], private=False)
 
     def test_this_machine_can_be_looked_at(self) -> None:
         seen = LocalEngine().peek(HERE)

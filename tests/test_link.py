@@ -33,6 +33,9 @@ class Wire:
     stranded = False
     deserted = False
 
+    def read(self, size: int) -> bytes:
+        return os.read(self.stdout, size)
+
     def land(self, data: bytes) -> Landing:
         return Landing(rest=data)
 

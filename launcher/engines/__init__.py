@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from launcher.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from importlib.metadata import EntryPoint
     from pathlib import Path
 
@@ -35,11 +35,24 @@ class Landing(NamedTuple):
     had: int | None = None
 
 
+class Berth(NamedTuple):
+    """A place for an agent.
+
+    Attributes:
+        log: where what it prints besides its wire goes.
+        mooring: what to call the socket where it is met again.
+    """
+
+    host: HostSpec
+    log: Path
+    mooring: str
+
+
 class Channel(Protocol):
     """A started agent, or one that is on its way to its host.
 
     Attributes:
-        stdin, stdout: descriptors of its wire, ours to close through ``close``.
+        stdin, stdout: descriptors of its wire, ours to close through ``close``. They may be others once it has landed.
         landed: it is there from the start, and all that comes is the agent's.
     """
 
@@ -63,6 +76,9 @@ class Channel(Protocol):
     def deserted(self) -> bool:
         """Where an agent was to be met again, there is none any more."""
 
+    def read(self, size: int) -> bytes | None:
+        """What has come, now that ``stdout`` is readable; nothing at its end, None where that was not for us to read."""
+
     def land(self, data: bytes) -> Landing:
         """Take in what came before its first frame, where it has not ``landed``."""
 
@@ -85,25 +101,26 @@ class Engine(Protocol):
     Attributes:
         silence: seconds without a word after which either side takes the other for lost; None where the kernel tells
             at once, and silence only means that one of them was suspended.
+        at_once: how many agents may be on their way at a time.
     """
 
     silence: float | None
+    at_once: int
 
-    def open(self, host: HostSpec, *, private: bool, log: Path, lease: float, mooring: str) -> Channel:
-        """Start an agent on ``host``; what it prints besides its wire goes to ``log``.
+    def open(self, berths: Sequence[Berth], *, private: bool, lease: float) -> Sequence[Channel]:
+        """Start an agent in each of these berths.
 
         Args:
-            lease: seconds that its connection may be lost for; ``mooring`` is what to call the socket where it is met again.
+            lease: seconds that a connection may be lost for.
 
         Raises:
-            UnavailableError: it cannot be started there.
+            UnavailableError: they cannot be started from here; none is.
         """
 
-    def meet_again(self, host: HostSpec, *, mooring: str, have: int, log: Path) -> Channel | None:
+    def meet_again(self, berth: Berth, *, have: int) -> Channel | None:
         """Reach an agent whose connection was lost; None where there is no such thing.
 
         Args:
-            mooring: what its socket is called.
             have: how much of what it has said has arrived.
         """
 
@@ -169,15 +186,15 @@ class Docks(NamedTuple):
         """Seconds that a connection may be lost for; 0 where the engine has none that can."""
         return self.config.lease if self.engine.silence is not None else 0.0
 
-    def open(self, address: str) -> Channel:
-        """Start an agent on the host of this address.
+    def open(self, addresses: Sequence[str]) -> dict[str, Channel]:
+        """Start an agent on each of these hosts.
 
         Raises:
-            UnavailableError: it cannot be started there.
+            UnavailableError: they cannot be started from here; none is.
         """
-        log, mooring = self.run_dir.agent_log(address), self._mooring(address)
-        private, lease = self.config.private, self.lease
-        return self.engine.open(self._host(address), private=private, log=log, lease=lease, mooring=mooring)
+        berths = [self._berth(address) for address in addresses]
+        channels = self.engine.open(berths, private=self.config.private, lease=self.lease)
+        return dict(zip(addresses, channels, strict=True))
 
     def meet_again(self, address: str, have: int) -> Channel | None:
         """Reach an agent whose connection was lost. See ``Engine.meet_again``.
@@ -185,13 +202,10 @@ class Docks(NamedTuple):
         Raises:
             UnavailableError: nobody can be reached from here.
         """
-        log = self.run_dir.agent_log(address)
-        return self.engine.meet_again(self._host(address), mooring=self._mooring(address), have=have, log=log)
+        return self.engine.meet_again(self._berth(address), have=have)
 
-    def _host(self, address: str) -> HostSpec:
+    def _berth(self, address: str) -> Berth:
         host = next(host for host in self.config.hosts if host.address == address)
-        return host._replace(python=host.python or self.config.python)
-
-    def _mooring(self, address: str) -> str:
         # Several "hosts" may be one. A socket's path has room for 107 bytes (unix(7)).
-        return f"{self.run_dir.path.name[-30:]}-{address.replace('/', '_')[-40:]}"
+        mooring = f"{self.run_dir.path.name[-30:]}-{address.replace('/', '_')[-40:]}"
+        return Berth(host._replace(python=host.python or self.config.python), self.run_dir.agent_log(address), mooring)

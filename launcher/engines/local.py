@@ -12,9 +12,10 @@ from launcher.engines.child import Child
 from launcher.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from launcher.config import HostSpec
+    from launcher.engines import Berth
 
 # -I and -S: the agent needs none of the user's settings and packages, and starts in half the time without them. The
 # folder goes last on sys.path, so that nothing installed beside us is taken for the standard library.
@@ -27,19 +28,21 @@ class LocalEngine:
 
     # A pipe tells at once when the other side is gone. Silence only means Ctrl-Z or a laptop that slept.
     silence = None
+    at_once = 1
 
-    def open(self, host: HostSpec, *, private: bool, log: Path, lease: float = 0.0, mooring: str = "") -> Child:
+    def open(self, berths: Sequence[Berth], *, private: bool, lease: float = 0.0) -> list[Child]:
         """Start the agent as a child, whose pipes are lost with it alone."""
-        del lease, mooring
-        if host.address not in {"127.0.0.1", "localhost", "::1"}:
+        del lease
+        if away := [berth.host.address for berth in berths if not berth.host.is_this_machine]:
             raise UnavailableError(
-                f'{host.address}: the engine "local" runs on this machine only',
+                f'{away[0]}: the engine "local" runs on this machine only',
                 'leave "hosts" out, or name an engine that reaches other hosts',
             )
         options = json.dumps({"private": private, "silence": self.silence})
-        return Child.start([sys.executable, "-I", "-S", "-c", _START, _PACKAGES, options], log)
+        argv = [sys.executable, "-I", "-S", "-c", _START, _PACKAGES, options]
+        return [Child.start(argv, berth.log) for berth in berths]
 
-    def meet_again(self, host: HostSpec, *, mooring: str, have: int, log: Path) -> None:
+    def meet_again(self, berth: Berth, *, have: int) -> None:
         """A pipe is not lost while both of its ends are there."""
 
     def peek(self, host: HostSpec) -> Mapping[str, Any] | None:

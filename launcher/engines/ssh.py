@@ -7,33 +7,27 @@ Sources: ssh(1), ssh_config(5).
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
 from contextlib import suppress
-from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher.agent import landing
-from launcher.engines import Landing
 from launcher.engines.child import Child
+from launcher.engines.travel import Arrival, first_lines, newcomer, visitor
 from launcher.errors import UnavailableError
 from launcher.run_dir import last_lines
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from launcher.config import HostSpec
+    from launcher.engines import Berth, Landing
 
 # What ssh itself ends with when it does not reach the host, or loses it.
 _SSH_FAILED = 255
 _CONNECT = 10
-# Bytes of a count.
-_COUNT = 8
-# More before the agent's first word is no login shell's greeting.
-_NOISE = 1 << 20
 # ``exec``, so that no shell is left between sshd and the agent; single quotes alone, which every shell reads alike.
 _COMMAND = "exec {python} -I -S -c 'exec(open(0,\"rb\",0,closefd=False).readline())'"
 
@@ -69,43 +63,28 @@ class SshChannel(Child):
     def __init__(self, pid: int, stdin: int, stdout: int, log: Path) -> None:
         super().__init__(pid, stdin, stdout, log)
         self.host = ""
-        self._heard = b""
-        self._deserted = False
+        self._arrival = Arrival()
 
     def land(self, data: bytes) -> Landing:
         """Wait for its mark, past whatever a login shell prints; send what it lacks."""
-        self._heard += data
-        _, mark, after = self._heard.partition(landing.MARK)
-        match after[:1]:
-            case b"-":
-                return Landing(_bundle().content, after[1:])
-            case b"+":
-                return Landing(rest=after[1:])
-            case b"=" if len(after) > _COUNT:
-                return Landing(rest=after[1 + _COUNT :], had=int.from_bytes(after[1 : 1 + _COUNT], "big"))
-            case b"!":
-                self._deserted = True
-        if not mark:
-            # As much as may be the beginning of the mark.
-            self._heard = self._heard[-_NOISE:]
-        return Landing()
+        return self._arrival.take(data)
 
     @property
     def deserted(self) -> bool:
         """The host was reached, and its agent is not there."""
-        return self._deserted
+        return self._arrival.deserted
 
     def explain(self, code: int) -> str:
         """What ssh, or the far side's shell, said last."""
         said = last_lines(self.log, 1)
-        if code == _SSH_FAILED or (said and not self._heard):
+        if code == _SSH_FAILED or (said and not self._arrival.heard):
             return said[0] if said else "ssh could not reach it, or lost it, and said nothing"
         return super().explain(code)
 
     @property
     def stranded(self) -> bool:
         """Where the connection ended, the agent has seen that; where the agent ended, nobody is there any more."""
-        if not self._heard or self._code in {0, -signal.SIGKILL}:
+        if not self._arrival.heard or self._code in {0, -signal.SIGKILL}:
             return False
         # Of a command that a signal ended there, ssh says nothing, and ends as if it had failed itself (OpenSSH 9.2).
         said = "".join(last_lines(self.log, 1))
@@ -115,7 +94,7 @@ class SshChannel(Child):
     def turned_away(self) -> bool:
         """Sshd has as many that are logging in as it wants (sshd_config(5), MaxStartups)."""
         said = "".join(last_lines(self.log, 1))
-        return not self._heard and any(words in said for words in _TURNED_AWAY)
+        return not self._arrival.heard and any(words in said for words in _TURNED_AWAY)
 
     @property
     def hint(self) -> str:
@@ -129,18 +108,30 @@ class SshEngine:
 
     # Heartbeats go every 2 s; a cut cable is noticed by nothing else.
     silence = 10.0
+    # Each is a process here. Where they come by one sshd, as with a jump host, that turns away what is too much for it
+    # (sshd_config(5), MaxStartups).
+    at_once = 32
 
-    def open(self, host: HostSpec, *, private: bool, log: Path, lease: float, mooring: str) -> SshChannel:
+    def open(self, berths: Sequence[Berth], *, private: bool, lease: float) -> list[SshChannel]:
         """Start ssh, and have it start Python there, with the agent on its way."""
         if private:
             raise UnavailableError("a private network is for this machine alone", "leave --private out")
-        bundle = _bundle()
-        options = {"private": private, "silence": self.silence, "lease": lease, "mooring": mooring}
-        return _reach(host, log, {"digest": bundle.digest, "size": len(bundle.content), "options": options})
+        started: list[SshChannel] = []
+        try:
+            for berth in berths:
+                order = newcomer(berth, private=private, silence=self.silence, lease=lease)
+                started.append(_reach(berth, order))
+        except UnavailableError:
+            for channel in started:
+                channel.kill()
+                channel.wait()
+                channel.close()
+            raise
+        return started
 
-    def meet_again(self, host: HostSpec, *, mooring: str, have: int, log: Path) -> SshChannel:
+    def meet_again(self, berth: Berth, *, have: int) -> SshChannel:
         """Start ssh, and have it hand its connection to the agent."""
-        return _reach(host, log, {"join": mooring, "have": have})
+        return _reach(berth, visitor(berth, have))
 
     def peek(self, host: HostSpec) -> Mapping[str, Any] | None:
         """Nothing is known before somebody has been there."""
@@ -159,42 +150,10 @@ def command(host: HostSpec) -> list[str]:
     return ["ssh", "-T", *options, *way, *who, "--", host.ssh or host.address, remote]
 
 
-def _reach(host: HostSpec, log: Path, order: Mapping[str, object]) -> SshChannel:
-    from pathlib import Path
-
-    source = Path(landing.__file__).read_text(encoding="utf-8")
-    channel = SshChannel.start(command(host), log)
-    channel.host = host.ssh or host.address
-    # Less than a new pipe holds: it waits there for whoever reads it. Why ssh has ended already, it tells itself.
+def _reach(berth: Berth, order: Mapping[str, object]) -> SshChannel:
+    channel = SshChannel.start(command(berth.host), berth.log)
+    channel.host = berth.host.ssh or berth.host.address
+    # It waits in the pipe for whoever reads it. Why ssh has ended already, it tells itself.
     with suppress(BrokenPipeError):
-        os.write(channel.stdin, f"exec({source!r})\n{json.dumps(order)}\n".encode())
+        os.write(channel.stdin, first_lines(order))
     return channel
-
-
-class _Bundle(NamedTuple):
-    content: bytes
-    digest: str
-
-
-@cache
-def _bundle() -> _Bundle:
-    """A zip of all that a host needs, the same to the byte whenever it is made of the same files."""
-    import hashlib
-    import io
-    import zipfile
-    from pathlib import Path
-
-    root = Path(__file__).resolve().parents[2]
-    parts = [
-        root / "launcher" / "__init__.py",
-        *(root / "launcher" / "agent").rglob("*"),
-        *(root / "worker").rglob("*"),
-    ]
-    files = sorted(path for path in parts if path.is_file() and path.suffix != ".pyc")
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            # Without a time: that of a checkout would make each of them another agent.
-            archive.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes(), zipfile.ZIP_DEFLATED)
-    content = made.getvalue()
-    return _Bundle(content, hashlib.sha256(content).hexdigest())

@@ -50,7 +50,7 @@ class Crew:
         self._environment = dict(os.environ)
         self._engine = engines.load("local")
         self._docks, host = engines.Docks(self._engine, config, run_dir), config.hosts[0].address
-        self._links = {host: Link(host, self._docks.open(host))}
+        self._links = {host: Link(host, channel) for host, channel in self._docks.open([host]).items()}
 
     def fits(self, config: Settings) -> bool:
         """Whether it can run this: it is there, in such a network, and knows no variable that is gone since."""

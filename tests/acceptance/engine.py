@@ -11,7 +11,9 @@ from launcher.engines.local import LocalEngine
 from launcher.errors import UnavailableError
 
 if TYPE_CHECKING:
-    from launcher.config import HostSpec
+    from collections.abc import Sequence
+
+    from launcher.engines import Berth
 
 HOSTS = ("127.0.0.1", "127.0.0.2")
 
@@ -19,14 +21,16 @@ HOSTS = ("127.0.0.1", "127.0.0.2")
 class TwoHosts(LocalEngine):
     """Looks for ``gone-<address>`` and ``silent-<address>`` where the launcher runs."""
 
-    def open(self, host: HostSpec, *, private: bool, log: Path, lease: float = 0.0, mooring: str = "") -> Child:
+    def open(self, berths: Sequence[Berth], *, private: bool, lease: float = 0.0) -> list[Child]:
         """An agent; of a silent host something that never says hello."""
-        del lease, mooring
-        if Path(f"gone-{host.address}").exists():
-            raise UnavailableError(f"{host.address}: no route to host")
-        if Path(f"silent-{host.address}").exists():
-            return Child.start(["sleep", "600"], log)
-        return super().open(host._replace(address="127.0.0.1"), private=private, log=log)
+        (berth,) = berths
+        address = berth.host.address
+        if Path(f"gone-{address}").exists():
+            raise UnavailableError(f"{address}: no route to host")
+        if Path(f"silent-{address}").exists():
+            return [Child.start(["sleep", "600"], berth.log)]
+        here = berth._replace(host=berth.host._replace(address="127.0.0.1"))
+        return super().open([here], private=private, lease=lease)
 
 
 def install(folder: Path) -> dict[str, str]:

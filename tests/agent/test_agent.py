@@ -15,6 +15,7 @@ import pytest
 
 from launcher.agent import wire
 from launcher.config import HostSpec
+from launcher.engines import Berth
 from launcher.engines.local import LocalEngine
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Agent:
 
     def __init__(self, log: Path, *, private: bool = False) -> None:
         self._log = log
-        self.channel = LocalEngine().open(HostSpec("127.0.0.1"), private=private, log=log)
+        self.channel = LocalEngine().open([Berth(HostSpec("127.0.0.1"), log, "")], private=private)[0]
         self._frames = self._read()
         self.output: dict[int, bytes] = {}
 

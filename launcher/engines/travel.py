@@ -1,0 +1,104 @@
+"""An agent that comes to its host over the connection that it will speak over, and is kept there for the next time.
+
+Its first code is ``agent/landing.py``; this is the other side of what is said until it is there.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from launcher.agent import landing
+from launcher.engines import Landing
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from launcher.engines import Berth
+
+# Bytes of a count.
+_COUNT = 8
+# More before the agent's first word is no login shell's greeting.
+_NOISE = 1 << 20
+
+
+class Arrival:
+    """What is heard from a host until the agent itself speaks.
+
+    Attributes:
+        heard: the last of it, empty until anything came.
+        deserted: the host was reached, and the agent that was to be met again is not there.
+    """
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.deserted = False
+
+    def take(self, data: bytes) -> Landing:
+        """Wait for its mark, past whatever a login shell prints; say what to send, and what is the agent's own."""
+        self.heard += data
+        _, mark, after = self.heard.partition(landing.MARK)
+        match after[:1]:
+            case b"-":
+                return Landing(_bundle().content, after[1:])
+            case b"+":
+                return Landing(rest=after[1:])
+            case b"=" if len(after) > _COUNT:
+                return Landing(rest=after[1 + _COUNT :], had=int.from_bytes(after[1 : 1 + _COUNT], "big"))
+            case b"!":
+                self.deserted = True
+        if not mark:
+            # As much as may be the beginning of the mark.
+            self.heard = self.heard[-_NOISE:]
+        return Landing()
+
+
+def newcomer(berth: Berth, **options: object) -> dict[str, object]:
+    """The order to become an agent; ``options`` are the agent's own."""
+    bundle = _bundle()
+    return {
+        "digest": bundle.digest,
+        "size": len(bundle.content),
+        "options": {**options, "mooring": berth.mooring},
+    }
+
+
+def visitor(berth: Berth, have: int) -> dict[str, object]:
+    """The order to hand the connection to the agent that is there, which has said ``have`` bytes that arrived."""
+    return {"join": berth.mooring, "have": have}
+
+
+def first_lines(order: Mapping[str, object]) -> bytes:
+    """What a Python that reads its program from stdin is given first. It is less than a new pipe holds."""
+    source = Path(landing.__file__).read_text(encoding="utf-8")
+    return f"exec({source!r})\n{json.dumps(order)}\n".encode()
+
+
+class _Bundle(NamedTuple):
+    content: bytes
+    digest: str
+
+
+@cache
+def _bundle() -> _Bundle:
+    """A zip of all that a host needs, the same to the byte whenever it is made of the same files."""
+    import hashlib
+    import io
+    import zipfile
+
+    root = Path(__file__).resolve().parents[2]
+    parts = [
+        root / "launcher" / "__init__.py",
+        *(root / "launcher" / "agent").rglob("*"),
+        *(root / "worker").rglob("*"),
+    ]
+    files = sorted(path for path in parts if path.is_file() and path.suffix != ".pyc")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            # Without a time: that of a checkout would make each of them another agent.
+            archive.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes(), zipfile.ZIP_DEFLATED)
+    content = made.getvalue()
+    return _Bundle(content, hashlib.sha256(content).hexdigest())
