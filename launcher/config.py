@@ -64,6 +64,7 @@ class HostSpec(NamedTuple):
         python: the interpreter of its agent and its workers; None for the cluster's.
         ssh: what the ssh client knows it as; None for its address.
         user, port, jump, ssh_options: how else to reach it; None and {} leave that to the user's ssh_config.
+        node: what Slurm calls it; None for its address.
     """
 
     address: str
@@ -76,6 +77,7 @@ class HostSpec(NamedTuple):
     port: int | None = None
     jump: str | None = None
     ssh_options: Mapping[str, str] = MappingProxyType({})
+    node: str | None = None
 
     @property
     def is_this_machine(self) -> bool:

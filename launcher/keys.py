@@ -118,6 +118,7 @@ HOST = Object(
             default={},
             examples=({"IdentityFile": "~/.ssh/cluster"},),
         ),
+        Key("node", _ADDRESS, "What Slurm calls it", otherwise="its address", examples=("n17",)),
     )
 )
 
@@ -181,7 +182,7 @@ KEYS = (
         "Worker 0 is on the first.",
         otherwise="this machine",
     ),
-    Key("engine", _STRING, "How the hosts are reached: local, ssh", otherwise="local, or ssh to other hosts"),
+    Key("engine", _STRING, "How the hosts are reached: local, ssh, slurm", otherwise="local, or ssh to other hosts"),
     Key("jobs", JOBS, "Tasks beside the workers"),
     Key(
         "python",

@@ -107,12 +107,14 @@ class Link:
         if self._landed and self.is_open:
             try:
                 self._writer.flush()
-            except (ConnectionError, TimeoutError):
+            except BrokenPipeError:
                 return
 
     def receive(self) -> Iterator[events.Event]:
         """Read once and yield what it means. EOF yields AgentLost, unless we had said bye, or LinkDown."""
         data = self.channel.read(4 * wire.CHUNK)
+        if not self._landed:
+            self._take_descriptors()
         if data is None:
             return
         self.heard = time.monotonic()
@@ -140,7 +142,6 @@ class Link:
 
     def _land(self, data: bytes) -> bytes:
         landing = self.channel.land(data)
-        self._take_descriptors()
         if landing.answer:
             self._writer.precede(landing.answer)
         self._landed = landing.rest is not None

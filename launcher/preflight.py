@@ -11,7 +11,7 @@ from launcher import engines
 from launcher.agent import probe
 from launcher.config import Module, Program, Script, Trainer
 from launcher.errors import RequestError, UnavailableError
-from launcher.layers import build
+from launcher.layers import Layer, build
 from launcher.schema import Flaw, nearest
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from launcher.agent.probe import Answer
     from launcher.config import ClusterConfig
-    from launcher.layers import Layer
     from launcher.tree import Tree
 
 _OUR_TRAINER = Path(__file__).resolve().parent.parent / "worker" / "__init__.py"
@@ -36,7 +35,27 @@ def checked(*layers: Layer) -> ClusterConfig:
     Raises:
         ConfigError: with all that is wrong, whether a value is wrong by itself or names what is not there.
     """
+    if [layer.values["engine"] for layer in layers if "engine" in layer.values][-1:] == ["slurm"]:
+        layers = (nodes(os.environ), *layers)
     return build(*layers, inspect=findings)
+
+
+def nodes(environment: Mapping[str, str]) -> Layer:
+    """The hosts, and how many workers on each, as the allocation that we are in has them.
+
+    Raises:
+        UnavailableError: there is no allocation, or Slurm does not answer.
+    """
+    from launcher.slurm import allocation, controller
+
+    found = allocation.read(environment)
+    if found is None:
+        raise UnavailableError(
+            'engine "slurm": not in an allocation', "get one with salloc, or leave that to tflaunch submit"
+        )
+    where = controller.addresses(found.tasks)
+    hosts = [{"address": where.get(node, node), "node": node, "workers": count} for node, count in found.tasks.items()]
+    return Layer(f"Slurm job {found.job}", {"hosts": hosts})
 
 
 def findings(config: ClusterConfig) -> Iterator[Flaw]:

@@ -4,6 +4,9 @@ Its source is the first line that arrives, so that nothing of ours has to be the
 zip, its ``size``, and the agent's ``options``. It answers MARK, and ``-`` if it is to be sent the zip, ``+`` if it is here.
 Whatever a login shell prints comes before MARK.
 
+Where no end of a connection is in our stdin, as in a step that Slurm starts on all its nodes at once, the line has ``dial``: this
+process then makes one.
+
 Where the agent is here already, and only the connection to it was lost, the line has ``join``, the agent's socket, and ``have``, how
 much of what it said has arrived. This process then hands its own connection over (``tether.py``), which answers MARK, ``=`` and, in
 eight bytes, how much of what it was told has arrived; or MARK and ``!``: there is no such agent any more.
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from io import RawIOBase
 
 MARK = b"\0tflaunch\0"
+# Seconds to reach the launcher.
+DIAL = 20.0
 
 
 def land() -> None:
@@ -31,6 +36,10 @@ def land() -> None:
     # Unbuffered: what follows the zip is for the agent.
     source = open(0, "rb", 0, closefd=False)  # noqa: SIM115
     order = json.loads(source.readline())
+    if "dial" in order:
+        berth = order["dial"]["places"][os.environ["SLURMD_NODENAME"]]
+        dial(berth["port"], order["dial"]["token"])
+        order.get("options", {})["mooring"] = berth["mooring"]
     if "join" in order:
         join(order["join"], order["have"])
     try:
@@ -44,6 +53,23 @@ def land() -> None:
     from launcher.agent.__main__ import main
 
     main(json.dumps(options))
+
+
+def dial(port: int, token: str) -> None:
+    """Have a connection to the launcher for stdin and stdout. Slurm tells each task where srun runs."""
+    import socket
+
+    where = os.environ["SLURM_LAUNCH_NODE_IPADDR"], port
+    try:
+        connection = socket.create_connection(where, DIAL)
+        connection.settimeout(None)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.sendall(token.encode())
+    except OSError as error:
+        sys.exit(f"{os.environ['SLURMD_NODENAME']} cannot reach the launcher at {where[0]}:{port}: {error}")
+    for descriptor in (0, 1):
+        os.dup2(connection.fileno(), descriptor)
+    connection.close()
 
 
 def join(mooring: str, have: int) -> None:

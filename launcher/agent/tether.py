@@ -160,7 +160,12 @@ class Tether:
             self._socket.close()
 
     def _on_launcher(self, descriptor: int) -> None:
-        data = os.read(descriptor, wire.CHUNK)
+        try:
+            data = os.read(descriptor, wire.CHUNK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""  # a connection may be reset (tcp(7))
         self.heard = time.monotonic()
         if not data:
             self._on_end()

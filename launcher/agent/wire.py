@@ -143,6 +143,9 @@ class Writer:
                 written = os.writev(self.descriptor, batch)
             except BlockingIOError:
                 return
+            except OSError as error:
+                # A connection has more ways to be lost than a pipe (tcp(7)).
+                raise BrokenPipeError from error
             self._drop(written)
 
     def acknowledge(self, position: int) -> None:

@@ -19,6 +19,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--chief", type=int, metavar="N", help="1: a chief of its own, beside the workers."),
     click.option("--evaluator", type=int, metavar="N", help="1: an evaluator, outside the collective."),
     click.option("--ps", type=int, metavar="N", help="Parameter servers."),
+    click.option("--engine", metavar="NAME", help="How hosts are reached: local, ssh, slurm. Default: as hosts need."),
     click.option("--name", help="What to call the run. Default: after the script."),
     click.option("--python", metavar="PATH", help="Interpreter of the workers. Default: the launcher's."),
     click.option("--cwd", metavar="DIR", help="Working directory of the workers."),

@@ -137,6 +137,7 @@ class _Known(NamedTuple):
 _OURS = {
     "local": _Known("launcher.engines.local", "LocalEngine"),
     "ssh": _Known("launcher.engines.ssh", "SshEngine"),
+    "slurm": _Known("launcher.engines.slurm", "SlurmEngine"),
 }
 
 

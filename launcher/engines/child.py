@@ -14,6 +14,7 @@ from launcher.errors import UnavailableError
 from launcher.run_dir import last_lines
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
     from typing import Self
 
@@ -128,23 +129,34 @@ class Child:
         to_child, stdin = os.pipe()
         stdout, from_child = os.pipe()
         widen(stdout)
-        stderr = _open_log(log)
-        wiring = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate((to_child, from_child, stderr))]
         try:
-            pid = os.posix_spawnp(
-                argv[0], argv, os.environ, file_actions=wiring, setsid=True, setsigmask=[], setsigdef=_DEFAULTS
-            )
-        except OSError as error:
+            pid = spawn(argv, os.environ, to_child, from_child, open_log(log))
+        except UnavailableError:
             os.close(stdin)
             os.close(stdout)
-            raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from None
-        finally:
-            for descriptor in (to_child, from_child, stderr):
-                os.close(descriptor)
+            raise
         return cls(pid, stdin, stdout, log)
 
 
-def _open_log(log: Path) -> int:
+def spawn(argv: list[str], env: Mapping[str, str], stdin: int, stdout: int, stderr: int) -> int:
+    """Start a program in a session of its own with these descriptors, which are closed here. Returns its process id.
+
+    Raises:
+        UnavailableError: it cannot be started.
+    """
+    descriptors = (stdin, stdout, stderr)
+    wiring = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(descriptors)]
+    try:
+        return os.posix_spawnp(argv[0], argv, env, file_actions=wiring, setsid=True, setsigmask=[], setsigdef=_DEFAULTS)
+    except OSError as error:
+        raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from None
+    finally:
+        for descriptor in set(descriptors):
+            os.close(descriptor)
+
+
+def open_log(log: Path) -> int:
+    """A descriptor that what is complained of goes to."""
     try:
         return os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     except OSError:

@@ -119,7 +119,7 @@ class SshEngine:
         started: list[SshChannel] = []
         try:
             for berth in berths:
-                order = newcomer(berth, private=private, silence=self.silence, lease=lease)
+                order = newcomer(private=private, silence=self.silence, lease=lease, mooring=berth.mooring)
                 started.append(_reach(berth, order))
         except UnavailableError:
             for channel in started:

@@ -55,14 +55,10 @@ class Arrival:
         return Landing()
 
 
-def newcomer(berth: Berth, **options: object) -> dict[str, object]:
+def newcomer(**options: object) -> dict[str, object]:
     """The order to become an agent; ``options`` are the agent's own."""
     bundle = _bundle()
-    return {
-        "digest": bundle.digest,
-        "size": len(bundle.content),
-        "options": {**options, "mooring": berth.mooring},
-    }
+    return {"digest": bundle.digest, "size": len(bundle.content), "options": options}
 
 
 def visitor(berth: Berth, have: int) -> dict[str, object]:
