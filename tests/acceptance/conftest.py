@@ -90,10 +90,12 @@ class Command:
 
     Attributes:
         wrapper: a command that runs the one behind it.
+        env: what is set for each of them.
     """
 
     cwd: Path
     wrapper: tuple[str, ...] = ()
+    env: dict[str, str] = field(default_factory=dict)
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -132,7 +134,7 @@ class Command:
         process = subprocess.Popen(
             [*self.wrapper, str(TFLAUNCH), *args],
             cwd=self.cwd,
-            env={**os.environ, MARK: self.mark, **(env or {})},
+            env={**os.environ, MARK: self.mark, **self.env, **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

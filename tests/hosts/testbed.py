@@ -21,6 +21,7 @@ import psutil
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
+    from typing import Self
 
 ROOT = Path(__file__).parents[2]
 _TOOLS = ("ip", "unshare", "ssh", "ssh-keygen", "nft", "mount")
@@ -49,6 +50,7 @@ class Host:
         self.folder = bed.folder / self.name
         self.home = self.folder / "home"
         self.sshd_settings = ""
+        self.services: list[str] = []
         self._bed = bed
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -102,17 +104,7 @@ class Host:
         return found
 
     def _named(self) -> list[tuple[psutil.Process, str]]:
-        space = Path("/run/netns", self.namespace).stat().st_ino
-        found = []
-        for process in psutil.process_iter():
-            try:
-                here = Path(f"/proc/{process.pid}/ns/net").stat().st_ino == space
-                name = process.name()
-                if here and process.status() != psutil.STATUS_ZOMBIE and name not in _SYSTEM:
-                    found.append((process, name))
-            except (psutil.Error, OSError):
-                continue
-        return found
+        return [(process, name) for process, name in _inside(self.namespace) if name not in _SYSTEM]
 
     def listening(self) -> list[str]:
         """The TCP ports on which something on it listens, sshd's aside."""
@@ -129,7 +121,7 @@ class Host:
 
     def _boot(self) -> str:
         # The tests' own checkout, environment and scratch files are nowhere to be seen.
-        hidden = [path for path in (ROOT, Path("/tmp"), Path("/root")) if path.is_dir()]
+        hidden = [path for path in (ROOT, Path("/tmp"), Path("/root")) if path.is_dir() and not self._bed.shared]
         venv = PYTHON.removesuffix("/bin/python")
         return "\n".join(
             [
@@ -143,6 +135,7 @@ class Host:
                 *self._bed.base_mounts(),
                 *(f"mount -t tmpfs -o mode=1777 hidden {path}" for path in hidden),
                 *self._bed.base_back(),
+                *self.services,
                 f"exec {_SSHD} -D -e -f {self.folder}/sshd_config",
             ]
         )
@@ -161,15 +154,20 @@ class Host:
         )
 
 
-_SYSTEM = {"sshd", "unshare"}
+_SYSTEM = {"sshd", "unshare", "slurmd"}
 
 
 class Testbed:
-    """Hosts h1 .. hN and a controller, where the launcher runs. As a context manager it leaves nothing behind."""
+    """Hosts h1 .. hN and a controller, where the launcher runs. As a context manager it leaves nothing behind.
+
+    Args:
+        shared: the hosts see the same files as the controller, but for their homes.
+    """
 
     __test__ = False
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, *, shared: bool = False) -> None:
+        self.shared = shared
         # Neither in /tmp nor in /root, which the hosts do not see.
         self.folder = Path(tempfile.mkdtemp(prefix="tflaunch-testbed-", dir="/run"))
         self.name = self.folder.name[len("tflaunch-") :]
@@ -177,7 +175,7 @@ class Testbed:
         self.hosts = [Host(self, number) for number in range(1, count + 1)]
         self.home = self.folder / "home"
 
-    def __enter__(self) -> Testbed:
+    def __enter__(self) -> Self:
         try:
             self._make()
         except BaseException:
@@ -195,6 +193,10 @@ class Testbed:
         inside = 'mount --bind "$0" /etc/passwd && exec "$@"'
         passwd = str(self.folder / "passwd")
         return ["ip", "netns", "exec", self.controller, "unshare", "--mount", "sh", "-c", inside, passwd, *argv]
+
+    def at_login(self) -> list[psutil.Process]:
+        """All that runs on the controller, seen from outside; zombies aside."""
+        return [process for process, _ in _inside(self.controller)]
 
     def part(self, one: Host, other: Host) -> None:
         """Let two hosts not reach each other, though everybody else reaches both."""
@@ -226,7 +228,7 @@ class Testbed:
         return [f"mkdir -p {base} && mount --bind /opt/base {base}"] if self._hides(base) else []
 
     def _hides(self, path: Path) -> bool:
-        return any(path.is_relative_to(hidden) for hidden in ("/root", "/tmp"))
+        return not self.shared and any(path.is_relative_to(hidden) for hidden in ("/root", "/tmp"))
 
     def _make(self) -> None:
         Path("/run/sshd").mkdir(exist_ok=True)
@@ -277,6 +279,20 @@ class Testbed:
             subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
         shutil.rmtree(Path("/etc/netns", self.controller), ignore_errors=True)
         shutil.rmtree(self.folder)
+
+
+def _inside(namespace: str) -> list[tuple[psutil.Process, str]]:
+    space = Path("/run/netns", namespace).stat().st_ino
+    found = []
+    for process in psutil.process_iter():
+        try:
+            here = Path(f"/proc/{process.pid}/ns/net").stat().st_ino == space
+            name = process.name()
+            if here and process.status() != psutil.STATUS_ZOMBIE:
+                found.append((process, name))
+        except (psutil.Error, OSError):
+            continue
+    return found
 
 
 def _passwd(home: Path) -> str:

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.acceptance.conftest import Command
+from tests.slurm import testbed
+from tests.slurm.testbed import Cluster
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.acceptance.conftest import Ended, Started
+
+
+@dataclass
+class Site:
+    """A Slurm cluster, and the command on the machine that its users log in to."""
+
+    cluster: Cluster
+    folder: Path
+
+    def tflaunch(self, *wrapper: str) -> Command:
+        """The command on the login node, or behind one of Slurm's."""
+        return Command(self.folder, (*self.cluster.on_controller([]), *wrapper), env=self.cluster.environment)
+
+    def run(self, *command: str, salloc: tuple[str, ...], **settings: Any) -> Ended:
+        """Run a command in an allocation of its own."""
+        return self.tflaunch("salloc", *salloc)("run", self.request(**settings), "--", *command)
+
+    def start(self, *command: str, salloc: tuple[str, ...], **settings: Any) -> Started:
+        return self.tflaunch("salloc", *salloc).start("run", self.request(**settings), "--", *command)
+
+    def request(self, **settings: Any) -> str:
+        """Write a cluster.json."""
+        given = {"engine": "slurm", "backoff": 0.1, **settings}
+        (self.folder / "cluster.json").write_text(json.dumps(given))
+        return "cluster.json"
+
+    def tell(self, name: str, number: signal.Signals) -> None:
+        """Send a signal to the only process of this name on the login node."""
+        (found,) = [process for process in self.cluster.at_login() if process.name() == name]
+        found.send_signal(number)
+
+    def nothing_is_left(self) -> None:
+        """No job, and no process on any node, as it shows from outside."""
+        self.cluster.until(lambda: not self.cluster.ask("squeue", "--noheader"), "jobs are left")
+        hosts = self.cluster.hosts
+        self.cluster.until(lambda: not any(host.processes() for host in hosts), "processes are left on a node")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Three nodes of four cores."""
+    if why := testbed.missing():
+        pytest.skip(why)
+    with Cluster(3) as made:
+        yield made
+
+
+@pytest.fixture
+def site(cluster: Cluster, tmp_path: Path) -> Iterator[Site]:
+    """Three nodes; at the end nothing may be left on any."""
+    made = Site(cluster, tmp_path)
+    yield made
+    made.nothing_is_left()
