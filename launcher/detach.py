@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from launcher.config import ClusterConfig
 
 
-def leave(config: ClusterConfig, conduct: Callable[[Background], int]) -> int:
-    """Have a child ``conduct`` the run, in a session of its own.
+def leave(config: ClusterConfig, into: Path | None, conduct: Callable[[Background], int]) -> int:
+    """Have a child ``conduct`` the run, in a session of its own, and in the directory ``into`` or a new one.
 
     Returns:
         The exit status: in the child, of the run; else 0 when all tasks have been started, or that of the run that has failed
@@ -34,7 +34,7 @@ def leave(config: ClusterConfig, conduct: Callable[[Background], int]) -> int:
         TflaunchError: it cannot be started.
     """
     ready(config)
-    run_dir = RunDir.named(Path(config.run_dir), config.name, lambda text: print(text, file=sys.stderr))
+    run_dir = RunDir(into, _warn) if into is not None else RunDir.named(Path(config.run_dir), config.name, _warn)
     run_dir.make()
     ours, theirs = introduce()
     sys.stdout.flush()
@@ -46,6 +46,10 @@ def leave(config: ClusterConfig, conduct: Callable[[Background], int]) -> int:
     os.setsid()
     _let_go(run_dir, theirs)
     return conduct(Background(run_dir, theirs))
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def _let_go(run_dir: RunDir, guest: socket.socket) -> None:

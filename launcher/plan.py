@@ -119,6 +119,7 @@ def make(
     warmth: Warmth | None = None,
     addresses: Mapping[int, str] | None = None,
     attempt: int = 0,
+    before: int = 0,
     notes: Sequence[str] = (),
 ) -> Plan:
     """Put the plan together.
@@ -130,7 +131,8 @@ def make(
         ports: the leased port of each task that has one; None when nothing was leased.
         warmth: which tasks are started warm; None for none.
         addresses: the address of each task that has one of its own.
-        attempt: how many attempts there were before.
+        attempt: how many attempts this launcher has made before.
+        before: how many others have.
         notes: what else the reader should know.
     """
     own = addresses or {}
@@ -148,7 +150,11 @@ def make(
     for task in tasks:
         settings = [
             *_ours(
-                config, task, tf_config.render(cluster, task.job, task.index), (run, attempt), at[task.host].decided
+                config,
+                task,
+                tf_config.render(cluster, task.job, task.index),
+                (run, before + attempt),
+                at[task.host].decided,
             ),
             *((name, value, "forwarded") for name, value in forwarded.items()),
             *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),

@@ -32,18 +32,25 @@ class Background(NamedTuple):
     guest: socket
 
 
-def run(config: ClusterConfig, console: Console, background: Background | None = None) -> Outcome:
+def run(
+    config: ClusterConfig, console: Console, background: Background | None = None, into: Path | None = None
+) -> Outcome:
     """Run a cluster to its end.
+
+    Args:
+        into: the directory to keep it in, where an earlier run may be gone on with; None for a new one.
 
     Raises:
         TflaunchError: it did not come to starting workers; the class says who is to blame.
     """
     engine, forwarded = ready(config)
-    if background is None:
-        run_dir = RunDir.named(Path(config.run_dir), config.name, console.say)
-    else:
+    if background is not None:
         run_dir = background.run_dir
         run_dir.warn = console.say
+    elif into is not None:
+        run_dir = RunDir(into, console.say)
+    else:
+        run_dir = RunDir.named(Path(config.run_dir), config.name, console.say)
     try:
         if background is None:
             run_dir.make()
@@ -179,6 +186,7 @@ def settle(
         warmth=warm,
         addresses=addresses,
         attempt=attempt,
+        before=run_dir.before,
         notes=notes,
     )
     kept = {"tree": tree and tree.as_json(), "versions": _versions(facts)}

@@ -8,7 +8,7 @@ attempt-0/worker-0.log      every byte that the task wrote, in order; attempt-1 
 attempt-0/stacks.txt        where all threads of all tasks were, before it was ended for want of progress or time
 agents/<host>.log           what an agent, or what carries it, had to say itself
 launcher.log                what a console would have shown, if it runs in the background
-outcome.json                how it ended
+outcome.json                how it ended; where the run went on after that, in attempt-0 and so on, too
 runs/latest                     a link to the newest
 """
 
@@ -41,13 +41,15 @@ class RunDir:
     Attributes:
         warn: is called, once a file, with a line for the user when writing fails.
         lock: the descriptor that holds the lock; None where directories cannot be locked.
+        before: how many attempts earlier launchers have made in it.
     """
 
     def __init__(self, path: Path, warn: Callable[[str], object]) -> None:
         self.path = path
         self.warn = warn
         self.lock: int | None = None
-        self._attempt = path / "attempt-0"
+        self.before = sum(1 for _ in path.glob("attempt-*"))
+        self._attempt = path / f"attempt-{self.before}"
         self._logs: dict[str, AppendOnly] = {}
         self._events = AppendOnly(path / "events.jsonl", self._complain)
         self._metrics = AppendOnly(path / "metrics.jsonl", self._complain)
@@ -59,17 +61,22 @@ class RunDir:
         return cls(base / f"{name}-{stamp}-{os.urandom(3).hex()}", warn)
 
     def make(self) -> None:
-        """Make the directory and point ``latest`` beside it to it.
+        """Make the directory, or go on in one that is there, and point ``latest`` beside it to it.
 
         Raises:
-            RequestError: nothing can be written there.
+            RequestError: nothing can be written there, or it is no run's, or that of one that is alive.
         """
         base = self.path.parent
+        if self.path.exists() and not is_run(self.path):
+            raise RequestError(f"{self.path} is not the directory of a run", "name one, or one that is not there yet")
+        if held(self.path):
+            raise RequestError(f"the run in {self.path} is alive", f"tflaunch stop {self.path} ends it")
         try:
             base.mkdir(parents=True, exist_ok=True)
-            self.path.mkdir(mode=0o700)
+            self.path.mkdir(mode=0o700, exist_ok=True)
             self.lock = _lock(self.path)
-            (self.path / "agents").mkdir(mode=0o700)
+            (self.path / "agents").mkdir(mode=0o700, exist_ok=True)
+            self._put_away()
             self._attempt.mkdir(mode=0o700)
         except OSError as error:
             raise RequestError(
@@ -77,12 +84,17 @@ class RunDir:
             ) from None
         _point(base / "latest", self.path.name)
 
+    def _put_away(self) -> None:
+        """How the run ended before belongs to the last attempt that there was."""
+        with suppress(FileNotFoundError):
+            (self.path / OUTCOME).rename(self.path / f"attempt-{max(0, self.before - 1)}" / OUTCOME)
+
     def begin(self, attempt: int) -> None:
-        """Have what the tasks write from now on be that of this attempt."""
+        """Have what the tasks write from now on be that of this attempt, the first of this launcher being 0."""
         for log in self._logs.values():
             log.close()
         self._logs.clear()
-        self._attempt = self.path / f"attempt-{attempt}"
+        self._attempt = self.path / f"attempt-{self.before + attempt}"
         with suppress(OSError):  # what cannot be written is told when something is
             self._attempt.mkdir(mode=0o700, exist_ok=True)
 

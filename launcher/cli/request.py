@@ -44,6 +44,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--run-dir", metavar="DIR", help="Where runs are kept. Default: runs."),
     click.option("--checkpoint-dir", metavar="DIR", help="Told to the workers as TFLAUNCH_CHECKPOINT_DIR."),
 )
+into = click.option("--into", metavar="DIR", help="Keep the run in DIR, and go on with one that is there.")
 detach = click.option("--detach", is_flag=True, help="Go on in the background once the workers are started.")
 _FLAGS = {"workers": "-n"}
 _JOBS = ("chief", "evaluator", "ps")

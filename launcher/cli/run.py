@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -20,9 +21,10 @@ if TYPE_CHECKING:
 )
 @click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
 @request.options
+@request.into
 @request.detach
 @click.pass_context
-def run(ctx: click.Context, /, module: bool, detach: bool, **given: Any) -> int:
+def run(ctx: click.Context, /, module: bool, into: str | None, detach: bool, **given: Any) -> int:
     """Run a script, a module or any command as a cluster.
 
     \b
@@ -34,20 +36,21 @@ def run(ctx: click.Context, /, module: bool, detach: bool, **given: Any) -> int:
     Options come before the script; what follows it is the script's own. They override the file.
     """
     layers = request.layers(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
-    return execute(*layers, detach=detach)
+    return execute(*layers, into=into, detach=detach)
 
 
-def execute(*layers: Layer, detach: bool) -> int:
+def execute(*layers: Layer, into: str | None, detach: bool) -> int:
     """Run what the layers ask for, on the terminal or in the background; returns the exit status."""
+    folder = into and Path(into)
     config = preflight.checked(*layers)
     if not detach:
-        return _conduct(config)
+        return _conduct(config, into=folder or None)
     from launcher.detach import leave
 
-    return leave(config, lambda background: _conduct(config, background))
+    return leave(config, folder or None, lambda background: _conduct(config, background))
 
 
-def _conduct(config: ClusterConfig, background: Background | None = None) -> int:
+def _conduct(config: ClusterConfig, background: Background | None = None, into: Path | None = None) -> int:
     from launcher.agent import guard, kernel, strays
     from launcher.console import Console
     from launcher.run import run as run_cluster
@@ -58,7 +61,7 @@ def _conduct(config: ClusterConfig, background: Background | None = None) -> int
     kernel.adopt_orphans()
     try:
         with Console(config.output) as console:
-            outcome = run_cluster(config, console, background)
+            outcome = run_cluster(config, console, background, into)
             console.tell(outcome)
     finally:
         if ours:

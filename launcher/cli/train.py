@@ -13,8 +13,9 @@ from launcher.cli.run import execute
 @click.command(context_settings={"ignore_unknown_options": True}, options_metavar="[OPTIONS]")
 @click.argument("words", metavar="[cluster.json] TASK", nargs=-1, required=True, type=click.UNPROCESSED)
 @request.options
+@request.into
 @request.detach
-def train(words: tuple[str, ...], detach: bool, **given: Any) -> int:
+def train(words: tuple[str, ...], into: str | None, detach: bool, **given: Any) -> int:
     """Run one of the trainings that come with tflaunch, digits, linear or mnist, or a task of your own.
 
     \b
@@ -29,4 +30,5 @@ def train(words: tuple[str, ...], detach: bool, **given: Any) -> int:
     if not words:
         raise click.UsageError(f"name a training after {file}")
     task, *args = words
-    return execute(*request.layers({"task": task, **({"args": args} if args else {})}, file, **given), detach=detach)
+    layers = request.layers({"task": task, **({"args": args} if args else {})}, file, **given)
+    return execute(*layers, into=into, detach=detach)
