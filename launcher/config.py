@@ -84,6 +84,34 @@ class HostSpec(NamedTuple):
         return keys.is_this_machine(self.address)
 
 
+class SlurmSpec(NamedTuple):
+    """What is asked of Slurm, in its own terms; None leaves a thing to Slurm.
+
+    Attributes:
+        time: the limit, as sbatch takes it.
+        warning: seconds before the limit at which the run is told to save its work and end.
+        requeue: have the job queued again, under its id, when it was warned or Slurm has preempted it.
+        until_done: submit another job for the rest when this one was warned.
+        options: further options of sbatch, as they would stand on its command line.
+    """
+
+    nodes: int | None = None
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    time: str | None = None
+    cpus_per_task: int | None = None
+    gpus_per_node: str | None = None
+    mem: str | None = None
+    constraint: str | None = None
+    array: str | None = None
+    dependency: str | None = None
+    warning: int = 120
+    requeue: bool = False
+    until_done: bool = False
+    options: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig:
     """All that can be asked for; ``launcher.keys`` says what each setting means.
@@ -142,4 +170,5 @@ class ClusterConfig:
     fetch: tuple[str, ...] = ()
     run_dir: str = "runs"
     checkpoint_dir: str | None = None
+    slurm: SlurmSpec = field(default_factory=SlurmSpec)
     origins: Mapping[str, str] = field(default_factory=dict)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from launcher.schema import (
+    MOST_TASKS,
     Boolean,
     Choice,
     Either,
@@ -21,15 +22,13 @@ from launcher.schema import (
     Text,
     flaws,
 )
+from launcher.slurm.keys import SLURM
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 COMMANDS = ("script", "module", "command", "task", "function")
 """The keys that name what the workers run; one of them is needed."""
-
-MOST_TASKS = 65_535
-"""Every task listens on a port of its own."""
 
 _PORT = Integer(1, 65_535)
 _FROM_HERE = "A relative path starts where tflaunch is run, not at this file."
@@ -335,6 +334,7 @@ KEYS = (
         f"With several hosts, one that they share. {_FROM_CWD}",
         otherwise="the script's own choice",
     ),
+    Key("slurm", SLURM, "What to ask of Slurm", "For tflaunch submit, which writes the job, and for run within it."),
 )
 
 TASK = Key("task", _STRING, "Training of our own", excludes=COMMANDS[:3])

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher import keys
-from launcher.config import ClusterConfig, Function, HostSpec, Module, Program, Script, Trainer
+from launcher.config import ClusterConfig, Function, HostSpec, Module, Program, Script, SlurmSpec, Trainer
 from launcher.errors import ConfigError, Fault, RequestError
 from launcher.json_text import read_object
 from launcher.schema import Flaw, walk
@@ -78,7 +78,7 @@ def _nothing(_: ClusterConfig) -> Iterable[Flaw]:
 def build(layer: Layer, *later: Layer, inspect: Callable[[ClusterConfig], Iterable[Flaw]] = _nothing) -> ClusterConfig:
     """Lay the layers on top of each other and make one configuration of them.
 
-    Later layers win, key by key. ``env``, ``forward`` and ``jobs`` are won name by name. A command replaces all of the
+    Later layers win, key by key. ``env``, ``forward``, ``jobs`` and ``slurm`` are won name by name. A command replaces all of the
     command below it, arguments included. ``hosts`` are replaced whole; ``workers`` above ``hosts`` replace the hosts'
     own numbers, and hosts with numbers of their own replace the ``workers`` below them.
 
@@ -186,9 +186,14 @@ class _Settings:
             "sync": {True: (), False: None}.get(sync) if isinstance(sync, bool) else tuple(sync),
             "fetch": tuple(self.value("fetch")),
             "always_restart": tuple(map(str, self.value("always_restart"))),
+            "slurm": self._slurm(),
             "origins": self._origins(),
         }
         return ClusterConfig(**{name: self.value(*paths[0]) for name, paths in _PATHS.items()} | derived)
+
+    def _slurm(self) -> SlurmSpec:
+        given = self.named("slurm")
+        return SlurmSpec(**{**given, "options": tuple(given.get("options", ()))})
 
     def _command(self) -> Command | None:
         args = tuple(self.value("args"))
@@ -280,7 +285,7 @@ def _few_enough(settings: _Settings) -> Iterator[Flaw]:
 def _flat(values: Mapping[str, object]) -> Iterator[tuple[tuple[str, ...], object]]:
     for name, value in values.items():
         match name, value:
-            case (("env" | "jobs"), dict() as named):
+            case (("env" | "jobs" | "slurm"), dict() as named):
                 yield from (((name, str(each)), inner) for each, inner in named.items())
             case "forward", (list() | tuple()) as names:
                 yield from (((name, each), True) for each in names)

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 
+MOST_TASKS = 65_535
+"""Every task listens on a port of its own."""
+
+
 class Flaw(NamedTuple):
     """Something wrong with a value. ``path`` leads from the value to the place: keys of objects, indices of lists."""
 
