@@ -152,7 +152,8 @@ class _Settings:
 
     def located(self, flaw: Flaw) -> tuple[Layer, Flaw]:
         """The layer that gave what a flaw was found in, and the flaw with its path in that layer."""
-        layer = next(self.given[path].layer for path in (flaw.path, flaw.path[:1]) if path in self.given)
+        prefixes = (flaw.path[:length] for length in range(len(flaw.path), 0, -1))
+        layer = next(self.given[path].layer for path in prefixes if path in self.given)
         match flaw.path:
             case "forward", str(name):
                 names: Any = layer.values["forward"]

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from launcher.door import Door
     from launcher.link import Link
 
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SIGUSR1 is a scheduler's warning that the time is nearly over.
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # What wakes the loop without being the number of a signal.
 _NEWS = b"\0"
 _HEARTBEAT = 2.0

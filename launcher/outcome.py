@@ -55,6 +55,7 @@ class Outcome:
         enough: why there was no further one, where it might have been expected.
         left_out: the hosts that the last attempt did without.
         stacks: where all tasks were before it was ended for want of progress or time.
+        step: the last one that a task of the last attempt has told.
     """
 
     verdict: Verdict
@@ -65,6 +66,7 @@ class Outcome:
     enough: str = ""
     left_out: tuple[str, ...] = ()
     stacks: Report | None = None
+    step: int | None = None
 
     def as_json(self) -> dict[str, object]:
         """The content of outcome.json."""
@@ -78,6 +80,7 @@ class Outcome:
             "cause": verdict.cause and verdict.cause.label,
             "reason": verdict.reason,
             "hint": verdict.hint,
+            "step": self.step,
             "exception": verdict.exception,
             "alike": [task.label for task in verdict.alike],
             "stacks": _lines(self.stacks),
@@ -155,7 +158,7 @@ def conclude(
     exits = supervisor.exits()
     tasks = tuple(_task_outcome(task, verdict, exits.get(task.number), run_dir) for task in plan.tasks)
     words = tuple(_last_words(verdict, tasks, run_dir))
-    return Outcome(verdict, tasks, run_dir.path, words, tuple(before), enough, left_out, last.stacks)
+    return Outcome(verdict, tasks, run_dir.path, words, tuple(before), enough, left_out, last.stacks, last.step)
 
 
 def _last_words(verdict: Verdict, tasks: Sequence[TaskOutcome], run_dir: RunDir) -> list[str]:
@@ -181,6 +184,7 @@ def failure(error: BaseException) -> Mapping[str, object]:
         "cause": None,
         "reason": reason,
         "hint": hint,
+        "step": None,
         "exception": "",
         "alike": [],
         "stacks": [],

@@ -40,6 +40,17 @@ def checked(*layers: Layer) -> ClusterConfig:
     return build(*layers, inspect=findings)
 
 
+def submittable(*layers: Layer) -> ClusterConfig:
+    """One configuration of the layers, which Slurm can be asked for.
+
+    Raises:
+        ConfigError: with all that is wrong.
+    """
+    from launcher.slurm import contradictions
+
+    return build(*layers, inspect=lambda config: (*contradictions.found(config), *findings(config)))
+
+
 def nodes(environment: Mapping[str, str]) -> Layer:
     """The hosts, and how many workers on each, as the allocation that we are in has them.
 

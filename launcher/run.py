@@ -54,6 +54,8 @@ def run(
     try:
         if background is None:
             run_dir.make()
+        if config.engine == "slurm":
+            _keep_job(run_dir)
         outcome = _run_in(run_dir, config, engine, forwarded, console, background and background.guest)
         ended = outcome.as_json()
         run_dir.write(OUTCOME, ended)
@@ -69,6 +71,13 @@ def run(
         run_dir.close()
         kernel.restore_descriptors()
     return outcome
+
+
+def _keep_job(run_dir: RunDir) -> None:
+    from launcher.slurm import job
+
+    if (own := job.own(os.environ)) is not None:
+        job.keep(run_dir, own)
 
 
 def ready(config: ClusterConfig) -> tuple[engines.Engine, dict[str, str]]:

@@ -7,6 +7,7 @@ metrics.jsonl               what the training measured, a line an epoch, if it t
 attempt-0/worker-0.log      every byte that the task wrote, in order; attempt-1 and so on after restarts
 attempt-0/stacks.txt        where all threads of all tasks were, before it was ended for want of progress or time
 agents/<host>.log           what an agent, or what carries it, had to say itself
+job.sh, job.json            on Slurm: the job's script, where we have written it, and the job's id
 launcher.log                what a console would have shown, if it runs in the background
 outcome.json                how it ended; where the run went on after that, in attempt-0 and so on, too
 runs/latest                     a link to the newest
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 OUTCOME = "outcome.json"
 CONSOLE = "launcher.log"
+JOB, JOB_SCRIPT = "job.json", "job.sh"
 # As much of the end of a log as is read to show its last lines.
 _TAIL = 64 << 10
 
@@ -59,6 +61,27 @@ class RunDir:
         """A new one below ``base``, which ``make`` will make."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         return cls(base / f"{name}-{stamp}-{os.urandom(3).hex()}", warn)
+
+    def beside(self, suffix: str) -> RunDir:
+        """Another one, whose name is this one's and more."""
+        return RunDir(self.path.with_name(self.path.name + suffix), self.warn)
+
+    def announce(self) -> None:
+        """Make the directory of a run that somebody else will start.
+
+        Raises:
+            RequestError: nothing can be written there.
+        """
+        base = self.path.parent
+        try:
+            base.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(mode=0o700)
+            (self.path / "agents").mkdir(mode=0o700)
+        except OSError as error:
+            raise RequestError(
+                f"cannot keep the run under {base}: {error.strerror}", "choose another place with --run-dir"
+            ) from None
+        _point(base / "latest", self.path.name)
 
     def make(self) -> None:
         """Make the directory, or go on in one that is there, and point ``latest`` beside it to it.

@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from launcher.errors import RequestError, TflaunchError, UnavailableError
 from launcher.run_dir import OUTCOME, held, is_run, last_lines
+from launcher.slurm.job import Job, kept
+from launcher.slurm.queue import Entry, entries
 from launcher.visit import ask, keeper
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-State = Literal["starting", "running", "restarting", "stopping", "silent", "done", "failed", "stopped", "lost"]
+State = Literal[
+    "pending", "starting", "running", "restarting", "stopping", "silent", "done", "failed", "stopped", "lost"
+]
 
 # A launcher that is alive and is not stopped answers within milliseconds, unless its machine is very busy.
 PATIENCE = 10.0
@@ -29,15 +33,17 @@ class Run(NamedTuple):
 
     Attributes:
         state: of one that is alive, as it tells itself; silent: it is, but does not answer. lost: its launcher is gone, and
-            left no word of how it ended.
+            left no word of how it ended. pending: it is a job of Slurm's, and waits.
         told: what it says of itself (``Standing.as_json``), or outcome.json, or nothing.
         pid: its launcher's.
+        entry: the job that it is, as that stands in Slurm's queue, where its launcher is still to come, or out of reach from here.
     """
 
     folder: Path
     state: State
     told: Mapping[str, Any]
     pid: int | None = None
+    entry: Entry | None = None
 
     @property
     def alive(self) -> bool:
@@ -57,25 +63,41 @@ class Run(NamedTuple):
     def as_json(self) -> dict[str, object]:
         """For programs: what it told, and what it is."""
         known = {"run": self.folder.name, "directory": str(self.folder), "state": self.state, "pid": self.pid}
-        return {"since": self.began, "progress": progress(self), **self.told, **known}
+        job = {"job": self.entry._asdict()} if self.entry else {}
+        return {"since": self.began, "progress": progress(self), **self.told, **known, **job}
 
 
 def look(folder: Path, seconds: float = PATIENCE) -> Run:
     """How the run in this directory stands."""
+    job = kept(folder)
     if (run := _over(folder)) is not None:
-        return run
+        # One that was warned may have been queued again.
+        waiting = _queued(folder, job) if run.state == "stopped" else None
+        return waiting if waiting and waiting.state == "pending" else run
     try:
         told = ask(folder, "status", seconds)
         return Run(folder, told["state"], told, told["pid"])
     except TimeoutError:
         return Run(folder, "silent", {}, keeper(folder))
     except FileNotFoundError:
+        if (run := _queued(folder, job)) is not None:
+            return run
         if held(folder):
             return Run(folder, "starting", {})
     except (OSError, ValueError):
-        pass
+        # The socket is that of another machine, say.
+        if (run := _queued(folder, job)) is not None:
+            return run
     # It may have ended between the two looks.
     return _over(folder) or Run(folder, "lost", {})
+
+
+def _queued(folder: Path, job: Job | None) -> Run | None:
+    """How a run stands as Slurm sees its job; None where it is not in the queue."""
+    entry = entries().get(job.id) if job else None
+    if entry is None:
+        return None
+    return Run(folder, "pending" if entry.waits else "running", {}, entry=entry)
 
 
 def living(folder: Path) -> bool:
@@ -123,6 +145,8 @@ def unreachable(run: Run) -> TflaunchError:
     """Why this run cannot be asked for anything."""
     if run.state == "lost":
         return UnavailableError(f"{run.folder}: its launcher is gone", "it was killed, and its workers with it")
+    if run.entry is not None:
+        return UnavailableError(f"{run.folder}: {run.entry.words}")
     if run.alive:
         hint = f"somebody may have stopped it: kill -CONT {run.pid}" if run.pid else "it has no socket yet"
         return UnavailableError(f"{run.folder}: its launcher does not answer", hint)

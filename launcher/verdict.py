@@ -178,7 +178,8 @@ def _interrupted(
     hint = _kept(saved)
     if interruption.signal is not None:
         name = signal.Signals(interruption.signal).name
-        return Verdict("interrupted", 128 + interruption.signal, None, f"interrupted by {name}", hint, fates)
+        why = ", a warning that the time is nearly over" if interruption.signal == signal.SIGUSR1 else ""
+        return Verdict("interrupted", 128 + interruption.signal, None, f"interrupted by {name}{why}", hint, fates)
     if interruption.host:
         reason = f"{interruption.host} was told to end (SIGTERM to its agent)"
         return Verdict("interrupted", 128 + signal.SIGTERM, None, reason, hint, fates)

@@ -9,6 +9,7 @@ from launcher.version import __version__
 _COMMANDS = {
     "run": "Run a script, a module or any command as a cluster.",
     "train": "Run one of the trainings that come with tflaunch.",
+    "submit": "Have Slurm run it: write the job, and submit it.",
     "check": "Check whether hosts are ready for a run, and reach each other.",
     "plan": "Show what run would do, and start nothing.",
     "ps": "List the runs, and how each stands.",

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from launcher.errors import Interrupted, TflaunchError
 
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# SIGUSR1 is a scheduler's warning that the time is nearly over.
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 def main() -> NoReturn:

@@ -14,18 +14,20 @@ if TYPE_CHECKING:
 
 COMMAND_LINE = "command line"
 
+_HERE: tuple[Callable[[Any], Any], ...] = (
+    click.option("--engine", metavar="NAME", help="How hosts are reached: local, ssh, slurm. Default: as hosts need."),
+    click.option("--partition/--no-partition", default=None, help="Share out the cores, or leave them alone."),
+)
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("-n", "--workers", type=int, metavar="N", help="Workers in all. Default: 1, or as the file says."),
     click.option("--chief", type=int, metavar="N", help="1: a chief of its own, beside the workers."),
     click.option("--evaluator", type=int, metavar="N", help="1: an evaluator, outside the collective."),
     click.option("--ps", type=int, metavar="N", help="Parameter servers."),
-    click.option("--engine", metavar="NAME", help="How hosts are reached: local, ssh, slurm. Default: as hosts need."),
     click.option("--name", help="What to call the run. Default: after the script."),
     click.option("--python", metavar="PATH", help="Interpreter of the workers. Default: the launcher's."),
     click.option("--cwd", metavar="DIR", help="Working directory of the workers."),
     click.option("-e", "--env", multiple=True, metavar="K=V|K", help="Set a variable, or forward it by its name."),
     click.option("--ports", metavar="LOW-HIGH", help="Lease ports from this range. Default: any that are free."),
-    click.option("--partition/--no-partition", default=None, help="Share out the cores, or leave them alone."),
     click.option("--warm/--cold", default=None, help="Import TensorFlow once a host and fork the workers, or not."),
     click.option("--gpus-per-task", type=int, metavar="N", help="GPUs for each task. Default: an even share."),
     click.option("--private/--no-private", default=None, help="A network of its own, which nobody else can reach."),
@@ -44,15 +46,65 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--run-dir", metavar="DIR", help="Where runs are kept. Default: runs."),
     click.option("--checkpoint-dir", metavar="DIR", help="Told to the workers as TFLAUNCH_CHECKPOINT_DIR."),
 )
+_SLURM_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option(
+        "-N", "--nodes", "slurm_nodes", type=int, metavar="N", help="Nodes. Default: as many as the workers need."
+    ),
+    click.option("-p", "--partition", "slurm_partition", metavar="NAME", help="Partition."),
+    click.option("-A", "--account", "slurm_account", metavar="NAME", help="Account to charge."),
+    click.option("-q", "--qos", "slurm_qos", metavar="NAME", help="Quality of service."),
+    click.option("-t", "--time", "slurm_time", metavar="TIME", help="Time limit: minutes, h:m:s, or days-hours."),
+    click.option("-c", "--cpus-per-task", "slurm_cpus_per_task", type=int, metavar="N", help="Cores for each worker."),
+    click.option("--gpus-per-node", "slurm_gpus_per_node", metavar="[TYPE:]N", help="GPUs on each node."),
+    click.option("--mem", "slurm_mem", metavar="SIZE", help="Memory on each node, such as 64G."),
+    click.option("-C", "--constraint", "slurm_constraint", metavar="LIST", help="Features that the nodes must have."),
+    click.option(
+        "-a", "--array", "slurm_array", metavar="LIST", help="A job for each of these numbers, each a run of its own."
+    ),
+    click.option("-d", "--dependency", "slurm_dependency", metavar="LIST", help="Jobs to wait for."),
+    click.option(
+        "--warning",
+        "slurm_warning",
+        type=int,
+        metavar="S",
+        help="Seconds before the limit to save all work at. Default: 120.",
+    ),
+    click.option("-o", "--option", "slurm_options", multiple=True, metavar="OPT", help="A further option of sbatch."),
+)
+requeue = click.option(
+    "--requeue",
+    "slurm_requeue",
+    is_flag=True,
+    default=None,
+    help="On Slurm: queue the job again when its time is over.",
+)
+until_done = click.option(
+    "--until-done",
+    "slurm_until_done",
+    is_flag=True,
+    default=None,
+    help="On Slurm: submit another job for the rest, until all is done.",
+)
 into = click.option("--into", metavar="DIR", help="Keep the run in DIR, and go on with one that is there.")
 detach = click.option("--detach", is_flag=True, help="Go on in the background once the workers are started.")
 _FLAGS = {"workers": "-n"}
+# What the names of Slurm's own options begin with here: --partition means something else elsewhere.
+_SLURM = "slurm_"
 _JOBS = ("chief", "evaluator", "ps")
 
 
 def options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the shared options to a click command."""
-    for option in reversed(_OPTIONS):
+    return _with(command, *_HERE, *_OPTIONS)
+
+
+def submit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add those that a run in a job has, and what is asked of Slurm, whose --partition is another one."""
+    return _with(command, *_OPTIONS, *_SLURM_OPTIONS, requeue, until_done)
+
+
+def _with(command: Callable[..., Any], *options: Callable[[Any], Any]) -> Callable[..., Any]:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -98,6 +150,11 @@ def layers(command: dict[str, Any], file: str | None, **given: Any) -> tuple[Lay
     if jobs := {name: values.pop(name) for name in _JOBS if name in values}:
         values["jobs"] = jobs
         origins |= {f"jobs.{name}": f"--{name}" for name in jobs}
+    for name in [name for name in values if name.startswith(_SLURM)]:
+        key, value = name.removeprefix(_SLURM), values.pop(name)
+        values["slurm"] = {**values.get("slurm", {}), key: value}
+        origins[f"slurm.{key}"] = "--option" if key == "options" else "--" + key.replace("_", "-")
+        del origins[name]
     _split_environment(values, origins)
     origins |= dict.fromkeys(command, COMMAND_LINE)
     flags = Layer(COMMAND_LINE, {**values, **command}, origins)

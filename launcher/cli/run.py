@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from launcher.layers import Layer
 
 if TYPE_CHECKING:
     from launcher.config import ClusterConfig
+    from launcher.console import Console
+    from launcher.outcome import Outcome
     from launcher.run import Background
 
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 )
 @click.option("-m", "module", is_flag=True, help="Run a module, as python -m does.")
 @request.options
+@request.requeue
+@request.until_done
 @request.into
 @request.detach
 @click.pass_context
@@ -63,7 +68,16 @@ def _conduct(config: ClusterConfig, background: Background | None = None, into: 
         with Console(config.output) as console:
             outcome = run_cluster(config, console, background, into)
             console.tell(outcome)
+            if config.engine == "slurm":
+                _go_on(config, outcome, console)
     finally:
         if ours:
             guard.end_descendants()
     return outcome.verdict.exit_status
+
+
+def _go_on(config: ClusterConfig, outcome: Outcome, console: Console) -> None:
+    from launcher.slurm import job
+
+    if said := job.follow_up(config, outcome, os.environ):
+        console.say(said)

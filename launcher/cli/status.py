@@ -39,6 +39,8 @@ def _lines(run: Run, now: float) -> Iterator[str]:
         yield from filter(None, [*_cause(run.told), run.told["hint"], *_ends(run.told["tasks"])])
     elif run.state == "silent":
         yield f"its launcher does not answer; somebody may have stopped it: kill -CONT {run.pid}"
+    elif run.entry is not None:
+        yield run.entry.words
     elif run.state == "lost":
         yield "its launcher is gone and left no word; no worker outlives it"
     else:

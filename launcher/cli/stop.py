@@ -25,6 +25,11 @@ def stop(run: str | None, now: bool) -> None:
     RUN is the directory of a run, or its name below runs. Without one it is the newest that is alive.
     """
     folder = find(run) if run else alive(RUNS)
+    if (found := look(folder)).entry is not None:
+        from launcher.slurm import job
+
+        click.echo(job.end(folder, found.entry, now=now))
+        return
     reach(folder)
     try:
         with closing(follow(folder, PATIENCE)) as line:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-import subprocess
+import time
 from typing import TYPE_CHECKING
 
 from launcher.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 # The controller of a busy cluster may take its time.
 _PATIENCE = 60.0
+# For workers to save their work, and Slurm to tidy up.
+_LONG = 300.0
+_PAUSE = 0.5
 
 
 def addresses(nodes: Iterable[str]) -> dict[str, str]:
@@ -25,12 +29,37 @@ def addresses(nodes: Iterable[str]) -> dict[str, str]:
     return dict(re.findall(r"^NodeName=(\S+).*? NodeAddr=(\S+)", said, re.MULTILINE))
 
 
+def submit(script: Path) -> str:
+    """Submit a job from here. Returns its id.
+
+    Raises:
+        UnavailableError: Slurm does not take it; in its words.
+    """
+    return ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+
+
+def wait(job: str) -> bool:
+    """Wait until a job has left the queue; whether it has, before we lose patience."""
+    until = time.monotonic() + _LONG
+    while time.monotonic() < until:
+        # Of a job that is long gone, squeue says that its id is invalid.
+        try:
+            if not ask("squeue", "--noheader", f"--jobs={job}").strip():
+                return True
+        except UnavailableError:
+            return True
+        time.sleep(_PAUSE)
+    return False
+
+
 def ask(*command: str) -> str:
     """What one of Slurm's commands prints.
 
     Raises:
         UnavailableError: it is not there, or fails.
     """
+    import subprocess
+
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
     except FileNotFoundError:

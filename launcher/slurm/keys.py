@@ -45,7 +45,7 @@ SLURM = Object(
         Key("dependency", _WORD, "Jobs to wait for", examples=("afterok:1234",)),
         Key(
             "warning",
-            Integer(1, 86_400),
+            Integer(1, 65_535),
             "Seconds before the time limit at which all workers save their work, and end",
             default=120,
         ),

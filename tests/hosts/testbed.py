@@ -210,9 +210,9 @@ class Testbed:
         """Mend what ``part`` has cut."""
         _ip("netns", "exec", self.switch, "nft", "delete", "table", "bridge", "parted")
 
-    def until(self, done: Callable[[], bool], complaint: str) -> None:
+    def until(self, done: Callable[[], bool], complaint: str, patience: float = _PATIENCE) -> None:
         """Wait for something of the system's, which tells nobody."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + patience
         while not done():
             assert time.monotonic() < deadline, complaint
             time.sleep(0.005)

@@ -47,6 +47,12 @@ class Site:
         (found,) = [process for process in self.cluster.at_login() if process.name() == name]
         found.send_signal(number)
 
+    def over(self, job: str) -> None:
+        """Wait until a job has left the queue."""
+        self.cluster.until(
+            lambda: not self.cluster.ask("squeue", "--noheader", "--jobs", job).strip(), f"job {job} stays", 60.0
+        )
+
     def nothing_is_left(self) -> None:
         """No job, and no process on any node, as it shows from outside."""
         self.cluster.until(lambda: not self.cluster.ask("squeue", "--noheader"), "jobs are left")

@@ -1,0 +1,145 @@
+"""The job that a run is: what is kept of it in the run's directory, and what comes after its time is over."""
+
+from __future__ import annotations
+
+import json
+import signal
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+from launcher.errors import Interrupted, TflaunchError, UnavailableError
+from launcher.run_dir import JOB, JOB_SCRIPT, OUTCOME, RunDir
+from launcher.slurm import controller
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from launcher.config import ClusterConfig
+    from launcher.outcome import Outcome
+    from launcher.slurm.queue import Entry
+
+_NEVER_STARTED = "cancelled before it started"
+WARNING = signal.SIGUSR1
+"""What Slurm sends before the time is over, as the job's script has asked it to."""
+
+
+class Job(NamedTuple):
+    """A job.
+
+    Attributes:
+        id: as Slurm's commands take it; ``7_2`` is one of an array.
+        node: where its launcher runs; empty until it does.
+    """
+
+    id: str
+    node: str = ""
+
+
+def own(environment: Mapping[str, str]) -> Job | None:
+    """The job that we are in; None when we are in none."""
+    array, number = environment.get("SLURM_ARRAY_JOB_ID"), environment.get("SLURM_ARRAY_TASK_ID")
+    found = f"{array}_{number}" if array and number else environment.get("SLURM_JOB_ID")
+    # In an allocation of salloc's, the launcher runs where salloc does.
+    return Job(found, environment.get("SLURMD_NODENAME", "")) if found else None
+
+
+def kept(folder: Path) -> Job | None:
+    """The job of the run in this directory; None where it is none."""
+    with suppress(OSError, ValueError):
+        told = json.loads((folder / JOB).read_text())
+        return Job(told["id"], told["node"])
+    return None
+
+
+def keep(run_dir: RunDir, job: Job) -> None:
+    """Have it known to whoever looks at the run."""
+    run_dir.write(JOB, job._asdict())
+
+
+def submit(run_dir: RunDir, script: str, numbers: Sequence[int]) -> str:
+    """Submit the job of a run that is to be, or of one for each number of an array. Returns its id.
+
+    Raises:
+        RequestError: nothing can be written where runs are kept.
+        UnavailableError: Slurm does not take it.
+    """
+    runs = [run_dir.beside(f"-{number}") for number in numbers] or [run_dir]
+    try:
+        for one in runs:
+            one.announce()
+        run_dir.path.mkdir(mode=0o700, exist_ok=True)
+        (run_dir.path / JOB_SCRIPT).write_text(script)
+        id_ = controller.submit(run_dir.path / JOB_SCRIPT)
+    except TflaunchError:
+        from shutil import rmtree
+
+        for one in (*runs, run_dir):
+            rmtree(one.path, ignore_errors=True)
+        raise
+    for one, id_of_one in zip(runs, [f"{id_}_{number}" for number in numbers] or [id_], strict=True):
+        keep(one, Job(id_of_one))
+    return id_
+
+
+def end(folder: Path, entry: Entry, *, now: bool) -> str:
+    """Have the run of a job end, and wait until it has. Returns what there is to say.
+
+    Raises:
+        UnavailableError: Slurm does not do it, or not in time.
+    """
+    from launcher.outcome import failure
+
+    if entry.waits:
+        controller.ask("scancel", entry.job)
+        RunDir(folder, print).write(OUTCOME, {**failure(Interrupted(signal.SIGTERM)), "reason": _NEVER_STARTED})
+        return f"{folder.name}: job {entry.job} was waiting, and is cancelled"
+    # To the script alone, which is our launcher; what is left of a job that is cancelled, Slurm kills after KillWait.
+    controller.ask("scancel", *([] if now else ["--batch", "--signal=TERM"]), entry.job)
+    if not controller.wait(entry.job):
+        raise UnavailableError(
+            f"job {entry.job} goes on", f"scancel {entry.job} ends it at once, with what it has not saved"
+        )
+    return (
+        f"{folder.name} has ended; {folder / OUTCOME} says how"
+        if (folder / OUTCOME).exists()
+        else f"{folder.name} has ended"
+    )
+
+
+def follow_up(config: ClusterConfig, outcome: Outcome, environment: Mapping[str, str]) -> str:
+    """Have the run go on in another job, where this one was warned and that was asked for. Returns what there is to say.
+
+    Raises:
+        UnavailableError: Slurm does not take it.
+    """
+    job = own(environment)
+    if (
+        job is None
+        or outcome.verdict.exit_status != 128 + WARNING
+        or not (config.slurm.requeue or config.slurm.until_done)
+    ):
+        return ""
+    if (step := _stands_still(outcome)) is not None:
+        return f"no new step since the last job, which ended at step {step:,}: not queued again"
+    if config.slurm.requeue:
+        # The last thing we do: Slurm ends what runs of the job.
+        controller.ask("scontrol", "requeue", job.id)
+        return f"job {job.id} is queued again"
+    following = controller.submit(outcome.run_dir / JOB_SCRIPT)
+    keep(RunDir(outcome.run_dir, print), Job(following))
+    return f"job {following} goes on from here"
+
+
+def _stands_still(outcome: Outcome) -> int | None:
+    """The step at which the run has stood since the job before; None when it has moved, or never told."""
+    with suppress(OSError, ValueError, KeyError):
+        last = json.loads((outcome.run_dir / f"attempt-{_attempts(outcome.run_dir) - 2}" / OUTCOME).read_text())
+        step = last["step"]
+        if step is not None and outcome.step == step:
+            return int(step)
+    return None
+
+
+def _attempts(folder: Path) -> int:
+    return sum(1 for _ in folder.glob("attempt-*"))
