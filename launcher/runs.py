@@ -71,9 +71,8 @@ def look(folder: Path, seconds: float = PATIENCE) -> Run:
     """How the run in this directory stands."""
     job = kept(folder)
     if (run := _over(folder)) is not None:
-        # One that was warned may have been queued again.
-        waiting = _queued(folder, job) if run.state == "stopped" else None
-        return waiting if waiting and waiting.state == "pending" else run
+        # One that was warned may be about to go on in another job, or wait for that.
+        return (_queued(folder, job, over=True) if run.state == "stopped" else None) or run
     try:
         told = ask(folder, "status", seconds)
         return Run(folder, told["state"], told, told["pid"])
@@ -92,12 +91,12 @@ def look(folder: Path, seconds: float = PATIENCE) -> Run:
     return _over(folder) or Run(folder, "lost", {})
 
 
-def _queued(folder: Path, job: Job | None) -> Run | None:
+def _queued(folder: Path, job: Job | None, *, over: bool = False) -> Run | None:
     """How a run stands as Slurm sees its job; None where it is not in the queue."""
-    entry = entries().get(job.id) if job else None
+    entry = entries(job.noted).get(job.id) if job else None
     if entry is None:
         return None
-    return Run(folder, "pending" if entry.waits else "running", {}, entry=entry)
+    return Run(folder, "pending" if entry.waits else "stopping" if over else "running", {}, entry=entry)
 
 
 def living(folder: Path) -> bool:

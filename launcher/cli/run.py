@@ -15,7 +15,6 @@ from launcher.layers import Layer
 if TYPE_CHECKING:
     from launcher.config import ClusterConfig
     from launcher.console import Console
-    from launcher.outcome import Outcome
     from launcher.run import Background
 
 
@@ -40,6 +39,8 @@ def run(ctx: click.Context, /, module: bool, into: str | None, detach: bool, **g
 
     Options come before the script; what follows it is the script's own. They override the file.
     """
+    if into is None and (given["slurm_requeue"] or given["slurm_until_done"]):
+        raise click.UsageError("a run that goes on in another job does so in one directory: name it with --into", ctx)
     layers = request.layers(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
     return execute(*layers, into=into, detach=detach)
 
@@ -66,18 +67,20 @@ def _conduct(config: ClusterConfig, background: Background | None = None, into: 
     kernel.adopt_orphans()
     try:
         with Console(config.output) as console:
-            outcome = run_cluster(config, console, background, into)
-            console.tell(outcome)
-            if config.engine == "slurm":
-                _go_on(config, outcome, console)
+            try:
+                outcome = run_cluster(config, console, background, into)
+                console.tell(outcome)
+            finally:
+                if config.engine == "slurm" and into is not None:
+                    _go_on(config, into, console)
     finally:
         if ours:
             guard.end_descendants()
     return outcome.verdict.exit_status
 
 
-def _go_on(config: ClusterConfig, outcome: Outcome, console: Console) -> None:
+def _go_on(config: ClusterConfig, folder: Path, console: Console) -> None:
     from launcher.slurm import job
 
-    if said := job.follow_up(config, outcome, os.environ):
+    if said := job.follow_up(config, folder, os.environ):
         console.say(said)

@@ -42,12 +42,12 @@ def wait(job: str) -> bool:
     """Wait until a job has left the queue; whether it has, before we lose patience."""
     until = time.monotonic() + _LONG
     while time.monotonic() < until:
-        # Of a job that is long gone, squeue says that its id is invalid.
         try:
             if not ask("squeue", "--noheader", f"--jobs={job}").strip():
                 return True
-        except UnavailableError:
-            return True
+        except UnavailableError as error:
+            if "Invalid job id" in str(error):  # it is long gone
+                return True
         time.sleep(_PAUSE)
     return False
 

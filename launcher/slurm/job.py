@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from launcher.errors import Interrupted, TflaunchError, UnavailableError
 from launcher.run_dir import JOB, JOB_SCRIPT, OUTCOME, RunDir
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from launcher.config import ClusterConfig
-    from launcher.outcome import Outcome
     from launcher.slurm.queue import Entry
 
 _NEVER_STARTED = "cancelled before it started"
@@ -30,10 +30,12 @@ class Job(NamedTuple):
     Attributes:
         id: as Slurm's commands take it; ``7_2`` is one of an array.
         node: where its launcher runs; empty until it does.
+        noted: when this was written down, in seconds since the epoch.
     """
 
     id: str
     node: str = ""
+    noted: float = 0.0
 
 
 def own(environment: Mapping[str, str]) -> Job | None:
@@ -48,13 +50,13 @@ def kept(folder: Path) -> Job | None:
     """The job of the run in this directory; None where it is none."""
     with suppress(OSError, ValueError):
         told = json.loads((folder / JOB).read_text())
-        return Job(told["id"], told["node"])
+        return Job(told["id"], told["node"], told["noted"])
     return None
 
 
 def keep(run_dir: RunDir, job: Job) -> None:
     """Have it known to whoever looks at the run."""
-    run_dir.write(JOB, job._asdict())
+    run_dir.write(JOB, job._replace(noted=time.time())._asdict())
 
 
 def submit(run_dir: RunDir, script: str, numbers: Sequence[int]) -> str:
@@ -107,38 +109,43 @@ def end(folder: Path, entry: Entry, *, now: bool) -> str:
     )
 
 
-def follow_up(config: ClusterConfig, outcome: Outcome, environment: Mapping[str, str]) -> str:
-    """Have the run go on in another job, where this one was warned and that was asked for. Returns what there is to say.
+def follow_up(config: ClusterConfig, folder: Path, environment: Mapping[str, str]) -> str:
+    """Have a run that is over go on in another job, if this one was warned and that was asked for. Returns what there is to say.
 
     Raises:
         UnavailableError: Slurm does not take it.
     """
-    job = own(environment)
-    if (
-        job is None
-        or outcome.verdict.exit_status != 128 + WARNING
-        or not (config.slurm.requeue or config.slurm.until_done)
-    ):
+    job, ended = own(environment), _ended(folder)
+    wanted = config.slurm.requeue or config.slurm.until_done
+    if job is None or not wanted or ended.get("exit_status") != 128 + WARNING:
         return ""
-    if (step := _stands_still(outcome)) is not None:
-        return f"no new step since the last job, which ended at step {step:,}: not queued again"
+    if why := _stands_still(ended, _ended(folder / f"attempt-{_attempts(folder) - 2}")):
+        return f"{why}: not queued again"
     if config.slurm.requeue:
         # The last thing we do: Slurm ends what runs of the job.
         controller.ask("scontrol", "requeue", job.id)
         return f"job {job.id} is queued again"
-    following = controller.submit(outcome.run_dir / JOB_SCRIPT)
-    keep(RunDir(outcome.run_dir, print), Job(following))
+    following = controller.submit(folder / JOB_SCRIPT)
+    keep(RunDir(folder, print), Job(following))
     return f"job {following} goes on from here"
 
 
-def _stands_still(outcome: Outcome) -> int | None:
-    """The step at which the run has stood since the job before; None when it has moved, or never told."""
-    with suppress(OSError, ValueError, KeyError):
-        last = json.loads((outcome.run_dir / f"attempt-{_attempts(outcome.run_dir) - 2}" / OUTCOME).read_text())
-        step = last["step"]
-        if step is not None and outcome.step == step:
-            return int(step)
-    return None
+def _stands_still(ended: Mapping[str, Any], before: Mapping[str, Any]) -> str:
+    """Why another job would come no further than this one, and the one before; empty where it may."""
+    if not before:
+        return ""
+    if not ended["tasks"] and not before["tasks"]:
+        return "the time was over before the workers had started, for the second time"
+    if ended["step"] is not None and ended["step"] == before["step"]:
+        return f"no new step since the last job, which ended at step {ended['step']:,}"
+    return ""
+
+
+def _ended(folder: Path) -> Mapping[str, Any]:
+    with suppress(OSError, ValueError):
+        told: Mapping[str, Any] = json.loads((folder / OUTCOME).read_text())
+        return told
+    return {}
 
 
 def _attempts(folder: Path) -> int:

@@ -70,11 +70,11 @@ class Entry(NamedTuple):
 _seen: tuple[float, Mapping[str, Entry]] | None = None
 
 
-def entries() -> Mapping[str, Entry]:
-    """This user's jobs, by id; none where Slurm cannot be asked."""
+def entries(since: float = 0.0) -> Mapping[str, Entry]:
+    """This user's jobs, by id, as they stood after ``since`` (seconds since the epoch); none where Slurm cannot be asked."""
     global _seen  # noqa: PLW0603 - what the controller said holds for the whole process
-    now = time.monotonic()
-    if _seen is None or now - _seen[0] > _FRESH:
+    now = time.time()
+    if _seen is None or now - _seen[0] > _FRESH or _seen[0] < since:
         try:
             _seen = now, parse(ask("squeue", "--noheader", "--array", "--me", f"--format={_FORMAT}"))
         except UnavailableError:

@@ -47,11 +47,21 @@ class Site:
         (found,) = [process for process in self.cluster.at_login() if process.name() == name]
         found.send_signal(number)
 
-    def over(self, job: str) -> None:
+    def over(self, job: str, patience: float = 60.0) -> None:
         """Wait until a job has left the queue."""
         self.cluster.until(
-            lambda: not self.cluster.ask("squeue", "--noheader", "--jobs", job).strip(), f"job {job} stays", 60.0
+            lambda: job not in self.cluster.ask("squeue", "--noheader", "--format=%A"), f"{job} stays", patience
         )
+
+    def script(self, text: str) -> str:
+        """Write a script where tflaunch is run."""
+        (self.folder / "script.py").write_text(text)
+        return "script.py"
+
+    @staticmethod
+    def job(folder: Path) -> str:
+        """The job that a run is by now."""
+        return str(json.loads((folder / "job.json").read_text())["id"])
 
     def nothing_is_left(self) -> None:
         """No job, and no process on any node, as it shows from outside."""

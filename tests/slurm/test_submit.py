@@ -31,7 +31,7 @@ def test_a_run_is_submitted_and_runs(site: Site) -> None:
     assert outcome["status"] == "ok", (folder / f"job-{job}.log").read_text()
     said = sorted((folder / "attempt-0" / f"worker-{number}.log").read_text() for number in range(3))
     assert said == ["n1 a b\n", "n1 a b\n", "n2 a b\n"]
-    assert json.loads((folder / "job.json").read_text()) == {"id": job, "node": "n1"}
+    assert json.loads((folder / "job.json").read_text())["node"] == "n1"
     assert site.tflaunch()("status").lines[0].startswith(f"{folder.name} · done")
 
 
@@ -85,3 +85,49 @@ def test_an_array_has_a_run_for_each_number(site: Site) -> None:
     site.over(job)
     runs = sorted(path for path in (site.folder / "runs").glob("sh-*-?") if path.is_dir())
     assert [(path / "attempt-0" / "worker-0.log").read_text() for path in runs] == ["number 1\n", "number 2\n"]
+
+
+ENDLESS = "trap 'exit 0' TERM; echo life $TFLAUNCH_ATTEMPT; [ $TFLAUNCH_ATTEMPT = 1 ] || while :; do sleep 0.1; done"
+
+
+@pytest.mark.parametrize("way", ["--requeue", "--until-done"])
+def test_a_job_that_is_warned_goes_on_in_the_same_directory(site: Site, way: str) -> None:
+    job, folder = submitted(site, "-N", "2", way, "--", "sh", "-c", ENDLESS)
+    logs = site.tflaunch().start("logs", "-f")
+    logs.until("life 0", times=2)
+    site.cluster.ask("scancel", "--batch", "--signal=USR1", job)
+    logs.until("life 1", times=2)
+    assert logs.end()[0] == 0
+    site.over(site.job(folder))
+    assert json.loads((folder / "outcome.json").read_text())["status"] == "ok"
+    before = json.loads((folder / "attempt-0" / "outcome.json").read_text())
+    assert before["reason"] == "interrupted by SIGUSR1, a warning that the time is nearly over"
+    assert (site.job(folder) == job) == (way == "--requeue")
+
+
+def test_a_job_that_stands_still_is_not_queued_for_ever(site: Site) -> None:
+    program = site.script(
+        "import _tflaunch_boot, signal, time\n"
+        "_tflaunch_boot.report('progress', step=7)\n"
+        "print('up', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    job, folder = submitted(site, "--requeue", program)
+    logs = site.tflaunch().start("logs", "-f")
+    for _ in range(2):
+        logs.until("up")
+        site.cluster.ask("scancel", "--batch", "--signal=USR1", job)
+    assert logs.end()[0] == 0
+    site.over(job)
+    said = (folder / f"job-{job}.log").read_text()
+    assert f"job {job} is queued again" in said
+    assert "no new step since the last job, which ended at step 7: not queued again" in said
+
+
+@pytest.mark.timeout(300)
+def test_the_time_is_over(site: Site) -> None:
+    """By Slurm's own clock, which looks twice a minute."""
+    job, folder = submitted(site, "-t", "1", "--warning=30", "--requeue", "--", "sh", "-c", ENDLESS)
+    site.over(job, 200.0)
+    assert json.loads((folder / "outcome.json").read_text())["status"] == "ok"
+    assert "a warning that the time is nearly over" in (folder / f"job-{job}.log").read_text()

@@ -136,7 +136,8 @@ class Cluster(Testbed):
         return [
             "ClusterName=testbed",
             f"SlurmctldHost={os.uname().nodename}(10.77.0.254)",
-            f"AuthInfo=socket={self._munge / 'socket'}",
+            # A job that is queued again waits until credentials of its first life have expired: 120 s unless told otherwise.
+            f"AuthInfo=socket={self._munge / 'socket'},cred_expire=5",
             *("AuthType=auth/munge", "CredType=cred/munge", "SlurmUser=root", "SlurmdUser=root"),
             *("ProctrackType=proctrack/linuxproc", "TaskPlugin=task/none", "SwitchType=switch/none"),
             *("MpiDefault=none", "JobAcctGatherType=jobacct_gather/none"),
