@@ -218,19 +218,6 @@ def test_a_host_that_crashes_is_left_out(three: Field) -> None:
     three.bed.hosts[1].start()
 
 
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("by", ["address", "name"])
-def test_training(hosts: Field, by: str) -> None:
-    pytest.importorskip("tensorflow")
-    named = [{"address": getattr(host, by)} for host in hosts.bed.hosts]
-    run = hosts.tflaunch.start("train", hosts.cluster(hosts=named), "digits", "--epochs", "5")
-    accuracy = run.until("test accuracy")
-    status, err = run.end()
-    assert status == 0, err
-    assert float(re.findall(r"([\d.]+)%", accuracy)[0]) > 90
-    assert json.loads((hosts.tflaunch.cwd / "runs/latest/outcome.json").read_text())["status"] == "ok"
-
-
 def test_a_run_without_a_terminal(hosts: Field) -> None:
     ended = hosts.tflaunch("run", hosts.cluster(), "--detach", "--", "sh", "-c", "echo up; sleep 600")
     assert ended.status == 0, ended.err
