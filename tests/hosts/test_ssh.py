@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -50,8 +51,13 @@ class TestReach:
         assert hosts.run("true").status == 0
         assert (kept.stat().st_ino, file.stat().st_ino, file.stat().st_mtime_ns) == made
 
-    def test_what_a_login_shell_prints_is_nobodys(self, hosts: Field) -> None:
-        (hosts.bed.hosts[0].home / ".bashrc").write_text("echo welcome; printf '\\0tfl'\n")
+    @pytest.mark.parametrize("shell", ["bash", "tcsh"])
+    def test_what_a_login_shell_prints_is_nobodys(self, hosts: Field, shell: str) -> None:
+        if not (found := shutil.which(shell)):
+            pytest.skip(f"{shell} is not installed")
+        first = hosts.bed.hosts[0]
+        (first.home / f".{shell}rc").write_text("echo welcome; printf '\\0tfl'\n")
+        first.restart(shell=found)
         ended = hosts.run("echo", "here")
         assert ended.status == 0, ended.err
         assert sorted(ended.lines) == ["worker 0 | here", "worker 1 | here"]
@@ -70,9 +76,7 @@ class TestReach:
 
     def test_a_gate_that_lets_one_through_at_a_time(self, three: Field) -> None:
         gate = three.bed.hosts[0]
-        gate.crash()
-        gate.sshd_settings = "MaxStartups 1:100:1"
-        gate.start()
+        gate.restart("MaxStartups 1:100:1")
         hosts = [{"address": host.address, "jump": gate.name} for host in three.bed.hosts[1:]]
         ended = three.run("hostname", hosts=[{"address": gate.address}, *hosts])
         assert ended.status == 0, ended.err

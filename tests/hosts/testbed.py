@@ -49,6 +49,7 @@ class Host:
         self.folder = bed.folder / self.name
         self.home = self.folder / "home"
         self.sshd_settings = ""
+        self.shell = "/bin/bash"
         self._bed = bed
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -56,7 +57,7 @@ class Host:
         """Boot it: its sshd listens when this returns."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.folder / "sshd_config").write_text(self._sshd_config())
-        (self.folder / "passwd").write_text(_passwd(self.home))
+        (self.folder / "passwd").write_text(_passwd(self.home, self.shell))
         (self.folder / "boot").write_text(self._boot())
         isolated = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self._process = subprocess.Popen(
@@ -76,6 +77,12 @@ class Host:
         self._process.kill()
         self._process.wait()
         self._bed.until(lambda: not self.processes(), f"{self.name} did not go down")
+
+    def restart(self, *sshd_settings: str, shell: str = "/bin/bash") -> None:
+        """Power off and on again, with other settings for its sshd, or another shell for whoever logs in."""
+        self.sshd_settings, self.shell = "\n".join(sshd_settings), shell
+        self.crash()
+        self.start()
 
     def unplug(self) -> None:
         """Cut its cable: packets vanish, and nobody is told."""
@@ -208,6 +215,17 @@ class Testbed:
         """Mend what ``part`` has cut."""
         _ip("netns", "exec", self.switch, "nft", "delete", "table", "bridge", "parted")
 
+    def lose(self, host: Host, percent: int) -> None:
+        """Let so many of the packets that are for a host get lost."""
+        rule = f'oifname "v-{host.name}" numgen random mod 100 < {percent} drop'
+        chain = f"type filter hook forward priority 0\n{rule}"
+        _ip("netns", "exec", self.switch, "nft", f"table bridge lossy {{\nchain some {{\n{chain}\n}}\n}}")
+
+    def slow(self, host: Host, rate: str) -> None:
+        """Let no more get to a host than so much (tc-tbf(8))."""
+        limit = ["tbf", "rate", rate, "burst", "16kb", "latency", "200ms"]
+        _ip("netns", "exec", self.switch, "tc", "qdisc", "add", "dev", f"v-{host.name}", "root", *limit)
+
     def until(self, done: Callable[[], bool], complaint: str) -> None:
         """Wait for something of the system's, which tells nobody."""
         deadline = time.monotonic() + _PATIENCE
@@ -242,7 +260,7 @@ class Testbed:
         names = [("127.0.0.1", "localhost"), ("10.77.0.254", "ctl")]
         names += [(host.address, host.name) for host in self.hosts]
         (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for address, name in names))
-        (self.folder / "passwd").write_text(_passwd(self.home))
+        (self.folder / "passwd").write_text(_passwd(self.home, "/bin/bash"))
         settings = self.home / ".ssh"
         settings.mkdir(parents=True, mode=0o700)
         key = (self.folder / "host_key.pub").read_text()
@@ -279,8 +297,8 @@ class Testbed:
         shutil.rmtree(self.folder)
 
 
-def _passwd(home: Path) -> str:
-    return f"root:x:0:0:root:{home}:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
+def _passwd(home: Path, shell: str) -> str:
+    return f"root:x:0:0:root:{home}:{shell}\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
 
 
 def _ip(*args: str) -> str:
