@@ -6,10 +6,14 @@ import json
 import re
 import shutil
 import signal
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+
+from tests.hosts.testbed import OLD
 
 if TYPE_CHECKING:
     from tests.acceptance.conftest import Started
@@ -115,6 +119,52 @@ class TestNoReach:
         assert ended.status == 69
         assert "Host key verification failed" in ended.err
         assert "connect once by hand" in ended.err
+
+    def test_a_host_key_that_is_another(self, hosts: Field) -> None:
+        other = (hosts.bed.folder / "user_key.pub").read_text()
+        (hosts.bed.home / ".ssh/known_hosts").write_text(f"10.77.0.1,10.77.0.2 {other}")
+        ended = hosts.run("true")
+        assert ended.status == 69
+        assert "Host key verification failed" in ended.err
+        assert "its key is not the one it had" in ended.err
+
+    def test_a_key_that_they_do_not_know(self, hosts: Field) -> None:
+        (hosts.bed.home / ".ssh/config").write_text(f"IdentityFile {hosts.bed.folder}/host_key\nIdentitiesOnly yes\n")
+        ended = hosts.run("true")
+        assert ended.status == 69
+        assert "Permission denied (publickey)" in ended.err
+        assert "let yourself in without a password: ssh-copy-id" in ended.err
+
+    def test_one_without_python(self, hosts: Field) -> None:
+        hosts.bed.hosts[1].restart("SetEnv PATH=/nowhere")
+        ended = hosts.run("true", python=None)
+        assert ended.status == 69
+        assert re.search(r"10\.77\.0\.2: its agent did not start: .*python3: not found", ended.err)
+        assert "is Python 3.11 or later there? Name one with --python" in ended.err
+
+    @pytest.mark.skipif(not Path(OLD).exists(), reason="an old Python is not installed")
+    def test_one_with_an_old_python(self, hosts: Field) -> None:
+        ended = hosts.run("true", hosts=[{"address": "h1"}, {"address": "h2", "python": OLD}])
+        assert ended.status == 69
+        assert re.search(
+            rf"h2: its agent did not start: Python 3\.11 or later is needed, not 3\.\d+\.\d+: {OLD}", ended.err
+        )
+        assert "name another with --python" in ended.err
+
+    def test_one_that_has_no_room_for_logins(self, hosts: Field) -> None:
+        """Somebody else holds the only place, and does not log in."""
+        full = hosts.bed.hosts[1]
+        full.restart("MaxStartups 1:100:1")
+        holding = "exec 3<>/dev/tcp/10.77.0.2/22; read line <&3; echo $line; sleep 600"
+        command = hosts.bed.on_controller(["bash", "-c", holding])
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout is not None
+            assert "OpenSSH" in holder.stdout.readline()
+            ended = hosts.run("true")
+            holder.kill()
+        assert ended.status == 69
+        assert "10.77.0.2: its agent did not start: " in ended.err
+        assert "See MaxStartups in its sshd_config" in ended.err
 
     @pytest.mark.parametrize("key", ["address", "ssh", "user", "jump"])
     @pytest.mark.parametrize("value", ["-oProxyCommand=touch x", "a b", "a;b", "$(b)", "`b`"])

@@ -7,27 +7,30 @@ Sources: ip-netns(8), unshare(1), sshd_config(5).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
 ROOT = Path(__file__).parents[2]
-_TOOLS = ("ip", "unshare", "ssh", "ssh-keygen", "nft", "mount")
+_TOOLS = ("ip", "tc", "unshare", "ssh", "ssh-keygen", "nft", "mount")
 _SSHD = "/usr/sbin/sshd"
 _PATIENCE = 20.0
 # Where the Python environment with TensorFlow is on each host. That of the tests is not there, nor is this checkout.
 PYTHON = "/opt/tensorflow/bin/python"
+# A Python that is too old, and the oldest that Debian 12 has: PyPy's, of version 3.9.
+OLD = "/usr/bin/pypy3"
 
 
 def missing() -> str:
@@ -215,20 +218,31 @@ class Testbed:
         """Mend what ``part`` has cut."""
         _ip("netns", "exec", self.switch, "nft", "delete", "table", "bridge", "parted")
 
-    def lose(self, host: Host, percent: int) -> None:
-        """Let so many of the packets that are for a host get lost."""
-        rule = f'oifname "v-{host.name}" numgen random mod 100 < {percent} drop'
+    @contextmanager
+    def losing(self, host: Host, percent: int) -> Iterator[None]:
+        """Let so many of the packets to a host get lost; some have to be."""
+        rule = f'oifname "v-{host.name}" numgen random mod 100 < {percent} counter drop'
         chain = f"type filter hook forward priority 0\n{rule}"
         _ip("netns", "exec", self.switch, "nft", f"table bridge lossy {{\nchain some {{\n{chain}\n}}\n}}")
+        yield
+        said = _ip("netns", "exec", self.switch, "nft", "list", "table", "bridge", "lossy")
+        assert re.search(r"counter packets [1-9]", said), said
+        _ip("netns", "exec", self.switch, "nft", "delete", "table", "bridge", "lossy")
 
-    def slow(self, host: Host, rate: str) -> None:
-        """Let no more get to a host than so much (tc-tbf(8))."""
-        limit = ["tbf", "rate", rate, "burst", "16kb", "latency", "200ms"]
-        _ip("netns", "exec", self.switch, "tc", "qdisc", "add", "dev", f"v-{host.name}", "root", *limit)
+    @contextmanager
+    def slowed(self, host: Host, rate: str) -> Iterator[None]:
+        """Let no more get to a host than this (tc-tbf(8)); more has to come."""
+        line = ("dev", f"v-{host.name}")
+        limit = ("tbf", "rate", rate, "burst", "16kb", "latency", "200ms")
+        _ip("netns", "exec", self.switch, "tc", "qdisc", "add", *line, "root", *limit)
+        yield
+        said = _ip("netns", "exec", self.switch, "tc", "-s", "qdisc", "show", *line)
+        assert re.search(r"overlimits [1-9]", said), said
+        _ip("netns", "exec", self.switch, "tc", "qdisc", "delete", *line, "root")
 
-    def until(self, done: Callable[[], bool], complaint: str) -> None:
+    def until(self, done: Callable[[], bool], complaint: str, within: float = _PATIENCE) -> None:
         """Wait for something of the system's, which tells nobody."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + within
         while not done():
             assert time.monotonic() < deadline, complaint
             time.sleep(0.005)
