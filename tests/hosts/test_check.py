@@ -294,3 +294,17 @@ class TestRun:
         ended = hosts.run("sh", "-c", "ss -Hltn sport != :22; echo done")
         assert ended.status == 0, ended.err
         assert sorted(ended.lines) == ["worker 0 | done", "worker 1 | done"]
+
+    def test_a_host_that_does_not_say_what_it_has_is_not_waited_for(self, hosts: Field) -> None:
+        slow = "import os, sys, time\nif os.uname().nodename == 'h2' and 'probe.py' in str(sys.orig_argv): time.sleep(600)\n"
+        for host in hosts.bed.hosts:
+            (host.home / "sitecustomize.py").write_text(slow)
+        path = ":".join(str(host.home) for host in hosts.bed.hosts)
+        ended = hosts.tflaunch("run", hosts.cluster(env={"PYTHONPATH": path}), "-m", "platform")
+        assert ended.status == 0, ended.err
+        assert ended.run_dir is not None
+        told = [json.loads(line) for line in (ended.run_dir / "events.jsonl").read_text().splitlines()]
+        assert ("10.77.0.2", "dial") in [(each["host"], each["about"]) for each in told if each["event"] == "HostAnswered"]
+        # Not even that its interpreter does not answer, which an agent says after 20 s.
+        started = next(number for number, each in enumerate(told) if each["event"] == "TaskStarted")
+        assert ("10.77.0.2", "premises") not in [(each.get("host"), each.get("about")) for each in told[:started]]
