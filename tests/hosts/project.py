@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Phase = Literal["start-up", "training", "checkpoint"]
 PHASES: tuple[Phase, ...] = ("start-up", "training", "checkpoint")
+STEPS = 115
 FLAGS = ("mine.py:task", "--save-every", "20 steps", "--steps-per-call", "1")
 
 # Committed, and wrong: what is trained with is what lies in the folder.
@@ -22,7 +23,7 @@ _CHANGED = "EPOCHS = 5\n"
 
 # Where NOTES is a folder, whoever comes to a phase says so in it, and waits there until somebody lets the phase go on. Once in a
 # run: later attempts pass. All workers wait before their cluster is formed, the chief before a step when there is a checkpoint
-# to go on from, and the chief's writer with a checkpoint that is written and has not its name yet.
+# to go on from, and the chief's writer with a checkpoint that is written and has not its name yet. Every worker counts its steps.
 _TASK = '''
 """The digits, a little shorter."""
 
@@ -47,6 +48,7 @@ def wait(phase):
 
 
 def stepped(run, start, *rest, step=train._stepped):
+    print("before step", start.step, flush=True)
     if start.step >= 30 and os.environ["TFLAUNCH_TASK"] == "worker:0":
         wait("training")
     return step(run, start, *rest)

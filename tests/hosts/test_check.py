@@ -304,7 +304,9 @@ class TestRun:
         assert ended.status == 0, ended.err
         assert ended.run_dir is not None
         told = [json.loads(line) for line in (ended.run_dir / "events.jsonl").read_text().splitlines()]
-        assert ("10.77.0.2", "dial") in [(each["host"], each["about"]) for each in told if each["event"] == "HostAnswered"]
+        assert ("10.77.0.2", "dial") in [
+            (each["host"], each["about"]) for each in told if each["event"] == "HostAnswered"
+        ]
         # Not even that its interpreter does not answer, which an agent says after 20 s.
         started = next(number for number, each in enumerate(told) if each["event"] == "TaskStarted")
         assert ("10.77.0.2", "premises") not in [(each.get("host"), each.get("about")) for each in told[:started]]
