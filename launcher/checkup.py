@@ -217,7 +217,7 @@ def _held_against(finding: Finding, found: Sequence[Finding]) -> Finding:
     mine = version(finding, parts)
     if not others or mine == usual:
         return finding
-    why = f"{_NAMES[finding.check]} {mine} here, {usual} on {'most' if len(found) > 2 else 'other'} hosts"
+    why = f"{_NAMES[finding.check]} {mine} here, {usual} on {'most' if versions.total() > 2 else 'other'} hosts"
     return finding._replace(state="warn", why=why, remedy="give all hosts the same: workers that differ may not agree")
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _DIAL = 5.0
 # More than an interpreter is given to say what it finds (agent/premises.py).
 _PATIENCE = 30.0
+# A run is held up for no longer. What a host does not say by then, its workers find out themselves.
+_HELD_UP = 10.0
 _CLEANING = 50
 
 _Place = tuple[str, int]
@@ -63,7 +65,7 @@ def require(
     env = {**forwarded, **config.env}
     needs_python = not isinstance(config.command, Program)
     questions = {host.address: _question(config, host, env, python=needs_python) for host in hosts}
-    answers = _asked(agents, questions, places)
+    answers = _asked(agents, questions, places, _HELD_UP)
     if lost := agents.lost(questions):
         raise UnavailableError(f"the agent on {lost[0]} was lost before the workers were started")
     seen = [_seen(host.address, answers, places) for host in hosts]
@@ -118,7 +120,7 @@ def _inspect(config: ClusterConfig, agents: Agents, *, clean: bool) -> Inspectio
     hosts, places = _places(config, agents, facts, faults)
     faults += _lacking_from_tree(config)
     questions = {host.address: _question(config, host, config.env, python=True) for host in hosts}
-    answers = _asked(agents, questions, places, leftovers=True)
+    answers = _asked(agents, questions, places, _PATIENCE, leftovers=True)
     cleaned = _clean(agents, answers) if clean else {}
     for host in agents.lost(facts):
         gone[host] = UnavailableError("its agent was lost while it was asked", "look at the network between it and you")
@@ -192,7 +194,12 @@ def _lacking_from_tree(config: ClusterConfig) -> list[Finding]:
 
 
 def _asked(
-    agents: Agents, questions: Mapping[str, Mapping[str, object]], places: Sequence[_Place], *, leftovers: bool = False
+    agents: Agents,
+    questions: Mapping[str, Mapping[str, object]],
+    places: Sequence[_Place],
+    seconds: float,
+    *,
+    leftovers: bool = False,
 ) -> dict[str, dict[str, HostAnswered]]:
     """Ask all of it at the same time, while every leased port is listened on.
 
@@ -206,7 +213,7 @@ def _asked(
     asked: dict[str, Mapping[str, Mapping[str, object]]] = {"dial": dial, "premises": questions}
     if leftovers:
         asked["leftovers"] = _each(questions, {})
-    answers = agents.ask_all(asked, _PATIENCE)
+    answers = agents.ask_all(asked, seconds)
     # A worker of the fastest host is not to be taken in by what listens on the slowest.
     agents.ask("listen", _each(questions, {"on": False}), _DIAL)
     return answers

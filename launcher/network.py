@@ -19,6 +19,8 @@ _NO_ANSWER = re.compile(
     r"(tcp handshaker shutdown|timed out|timeout|Deadline Exceeded|No route to host|Network is unreachable)",
     re.IGNORECASE,
 )
+# Where much gets lost but not all, the connection stays, and what fails is a heartbeat. Each task sends its own to the leader.
+_HEARTBEAT = re.compile(r"Deadline Exceeded\s+RPC: /tensorflow\.CoordinationService/Heartbeat")
 
 
 class Cut(NamedTuple):
@@ -61,15 +63,21 @@ def tasks_at(places: Iterable[str], known: Mapping[str, int]) -> Iterator[int]:
 def _severed(endings: Sequence[Ending]) -> Iterator[tuple[Task, Task]]:
     tasks = {(ending.task.job, ending.task.index): ending.task for ending in endings}
     by_number = {ending.task.number: ending.task for ending in endings}
+    leader = by_number[min(by_number)] if by_number else None
     for ending in endings:
         yield from ((ending.task, by_number[number]) for number in ending.unanswered)
         message = str((ending.error or {}).get("message", ""))
+        called = [tasks.get((job, int(index))) for job, index in _TARGET.findall(message)[:2]]
         if _NO_ANSWER.search(message):
-            called = [tasks.get((job, int(index))) for job, index in _TARGET.findall(message)[:2]]
             # Without a second one, who reports it is who called.
             callee, caller = (*called, ending.task)[:2] if called else (None, None)
             if callee is not None and caller is not None:
                 yield caller, callee
+        elif _HEARTBEAT.search(message):
+            sender = called[0] if called else ending.task
+            # On one host it is no network that is slow.
+            if sender is not None and leader is not None and sender.host != leader.host:
+                yield sender, leader
 
 
 def _pair(one: Task, other: Task) -> tuple[Task, Task]:

@@ -22,6 +22,14 @@ REFUSED = (
     "connect to all addresses; last error: UNKNOWN: ipv4:10.77.0.1:45419: Failed to connect to remote host: "
     "Connection refused"
 )
+# As worker 1 words it, and worker 0 whom it answers, when three of ten packets between them get lost.
+LATE = (
+    "Collective ops is aborted by: Deadline Exceeded\n\nRPC: /tensorflow.CoordinationService/Heartbeat\nThe error could"
+)
+LATE_TO_0 = (
+    f"Collective ops is aborted by: {LATE} be from a previous operation.\nAdditional GRPC error information from remote "
+    "target /job:worker/replica:0/task:1 while calling /tensorflow.WorkerService/RecvBuf:\n"
+)
 UNHEALTHY = (
     "Collective ops is aborted by: Error reported from /job:worker/task:2: The following tasks are unhealthy (stopped "
     "sending heartbeats):\n/job:worker/replica:0/task:2"
@@ -48,6 +56,14 @@ def test_what_all_said_when_a_line_was_cut_comes_to_one_pair() -> None:
     found = cut(endings(FROM_0, REFUSED, FROM_2))
     assert found is not None
     assert found.reason == ONE_AND_TWO
+
+
+@pytest.mark.parametrize("told", [("", LATE, ""), (LATE_TO_0, LATE, ""), (LATE_TO_0, "", LATE_TO_0)])
+def test_heartbeats_that_come_too_late(told: tuple[str, ...]) -> None:
+    found = cut(endings(*told))
+    assert found is not None
+    assert found.reason == "worker 0 on h0 and worker 1 on h1 could not reach each other"
+    assert cut(endings(*told, hosts="000")) is None
 
 
 def test_who_has_lost_several_is_where_to_look() -> None:

@@ -42,8 +42,9 @@ class _Remedy(NamedTuple):
 
 
 _REMEDIES = (
-    _Remedy("Host key verification failed", "connect once by hand to see and accept its key: ssh {host}"),
+    # Behind which "Host key verification failed" comes as well.
     _Remedy("IDENTIFICATION HAS CHANGED", "its key is not the one it had: find out why before you trust it"),
+    _Remedy("Host key verification failed", "connect once by hand to see and accept its key: ssh {host}"),
     _Remedy("Permission denied", "let yourself in without a password: ssh-copy-id {host}"),
     _Remedy("Could not resolve hostname", 'correct its name, or say how to reach it with "ssh" in cluster.json'),
     _Remedy("Connection refused", "is sshd running there, and on that port?"),
@@ -52,6 +53,10 @@ _REMEDIES = (
     _Remedy("not found", 'is Python 3.11 or later there? Name one with --python, or "python" in cluster.json'),
     _Remedy("No such file", 'is Python 3.11 or later there? Name one with --python, or "python" in cluster.json'),
     _Remedy("Python 3.11 or later", 'name another with --python, or "python" in cluster.json'),
+    *(
+        _Remedy(said, "is somebody else logging in all the time? See MaxStartups in its sshd_config")
+        for said in _TURNED_AWAY
+    ),
 )
 
 

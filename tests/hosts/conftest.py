@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.acceptance.conftest import Command
-from tests.hosts import testbed
+from tests.hosts import project, testbed
 from tests.hosts.testbed import PYTHON, Testbed
 
 if TYPE_CHECKING:
@@ -68,3 +68,14 @@ def _field(folder: Path, count: int) -> Iterator[Field]:
         yield made
         tflaunch.end()
         made.nothing_is_left()
+
+
+@pytest.fixture(scope="session")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the project was trained by one worker on this machine, with nothing in its way."""
+    folder = tmp_path_factory.mktemp("calm")
+    project.make(folder)
+    ended = Command(folder)("train", "-n", "1", *project.FLAGS)
+    assert ended.status == 0, ended.err
+    (folder / "said").write_text("\n".join(ended.lines))
+    return folder

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import time
+from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.hosts.testbed import OLD
 
+if TYPE_CHECKING:
     from tests.acceptance.conftest import Ended
     from tests.hosts.conftest import Field
     from tests.hosts.testbed import Host
@@ -55,6 +59,17 @@ def wall(host: Host, rule: str) -> None:
 def given_to_the_first(hosts: Field) -> None:
     """Put a script on one host alone."""
     assert hosts.run("sh", "-c", "hostname | grep -q 1 && echo 'print(1)' >train.py; true").status == 0
+
+
+def another_tensorflow(host: Host, number: str) -> str:
+    """An environment on a host whose TensorFlow says that it is of this version, and is nothing else; returns its interpreter."""
+    place = host.home / "another"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(place)], check=True)
+    (packages,) = place.glob("lib/python*/site-packages")
+    for folder in ("tensorflow", f"tensorflow-{number}.dist-info"):
+        (packages / folder).mkdir()
+    (packages / "tensorflow/__init__.py").touch()
+    return f"{place}/bin/python"
 
 
 def words(ended: Ended) -> str:
@@ -170,6 +185,26 @@ class TestLacking:
         assert one(found, "h1", "tensorflow")["state"] == "ok"
         assert one(found, "h2", "tensorflow")["state"] == "bad"
 
+    @needs_tensorflow
+    def test_a_host_with_another_tensorflow(self, hosts: Field) -> None:
+        """It is told, and no more: whether the two agree, the workers know."""
+        ways = [{"address": "h1"}, {"address": "h2", "python": another_tensorflow(hosts.bed.hosts[1], "2.16.1")}]
+        found = told(hosts, hosts=ways)
+        assert found["fine"]
+        assert one(found, "h2", "tensorflow")["state"] == "warn"
+        assert (
+            one(found, "h2", "tensorflow")["why"] == f"TensorFlow 2.16.1 here, {version('tensorflow')} on other hosts"
+        )
+        ended = hosts.tflaunch("run", hosts.cluster(hosts=ways), "-m", "platform")
+        assert ended.status == 0, ended.err
+        assert f"hosts differ: TensorFlow {version('tensorflow')} on h1; 2.16.1 on h2" in ended.err
+
+    @pytest.mark.skipif(not Path(OLD).exists(), reason="an old Python is not installed")
+    def test_a_host_with_an_old_python(self, hosts: Field) -> None:
+        found = told(hosts, "--", "sh", hosts=[{"address": "h1"}, {"address": "h2", "python": OLD}])
+        assert one(found, "h1", "agent")["state"] == "ok"
+        assert "Python 3.11 or later is needed, not 3." in one(found, "h2", "agent")["why"]
+
     def test_a_script_that_one_host_has(self, hosts: Field) -> None:
         given_to_the_first(hosts)
         found = told(hosts, "train.py")
@@ -259,3 +294,19 @@ class TestRun:
         ended = hosts.run("sh", "-c", "ss -Hltn sport != :22; echo done")
         assert ended.status == 0, ended.err
         assert sorted(ended.lines) == ["worker 0 | done", "worker 1 | done"]
+
+    def test_a_host_that_does_not_say_what_it_has_is_not_waited_for(self, hosts: Field) -> None:
+        slow = "import os, sys, time\nif os.uname().nodename == 'h2' and 'probe.py' in str(sys.orig_argv): time.sleep(600)\n"
+        for host in hosts.bed.hosts:
+            (host.home / "sitecustomize.py").write_text(slow)
+        path = ":".join(str(host.home) for host in hosts.bed.hosts)
+        ended = hosts.tflaunch("run", hosts.cluster(env={"PYTHONPATH": path}), "-m", "platform")
+        assert ended.status == 0, ended.err
+        assert ended.run_dir is not None
+        told = [json.loads(line) for line in (ended.run_dir / "events.jsonl").read_text().splitlines()]
+        assert ("10.77.0.2", "dial") in [
+            (each["host"], each["about"]) for each in told if each["event"] == "HostAnswered"
+        ]
+        # Not even that its interpreter does not answer, which an agent says after 20 s.
+        started = next(number for number, each in enumerate(told) if each["event"] == "TaskStarted")
+        assert ("10.77.0.2", "premises") not in [(each.get("host"), each.get("about")) for each in told[:started]]

@@ -68,6 +68,39 @@ def test_ssh_is_killed_again_and_again(hosts: Field) -> None:
     assert_every_line_came_once(hosts)
 
 
+class TestWrapper:
+    """What stays between sshd and the agent, as a key with a command of its own makes it."""
+
+    @pytest.fixture
+    def wrapped(self, hosts: Field) -> Field:
+        for host in hosts.bed.hosts:
+            # The shell of the login stays as well: what it waits for is not the last that it does.
+            host.restart("""ForceCommand sh -c "$SSH_ORIGINAL_COMMAND"; exit $?""")
+        return hosts
+
+    def test_its_connection_is_lost_again_and_again(self, wrapped: Field) -> None:
+        run = start(wrapped, pause=0.0001)
+        run.until("worker:1 line 100$")
+        assert "bash" in wrapped.bed.hosts[1].names()
+        for times in (1, 2):
+            os.kill(pid_of_ssh(run, "10.77.0.2"), signal.SIGKILL)
+            wrapped.bed.until(partial(came_back, wrapped, times), "it does not come back")
+        enough(wrapped)
+        status, err = run.end()
+        assert status == 0, err
+        assert_every_line_came_once(wrapped)
+
+    def test_its_launcher_is_killed(self, wrapped: Field) -> None:
+        """One host has the connection that it began with, the other a new one."""
+        run = start(wrapped, lease=600)
+        run.until("worker:1 line 100$")
+        os.kill(pid_of_ssh(run, "10.77.0.2"), signal.SIGKILL)
+        wrapped.bed.until(partial(came_back, wrapped, 1), "it does not come back")
+        run.send(signal.SIGKILL)
+        wrapped.nothing_is_left()
+        run.end()
+
+
 def test_a_cable_is_cut_and_mended(hosts: Field) -> None:
     """Meanwhile a worker ends, and says more than an agent holds in memory."""
     run = start(hosts, more=1_000_000)

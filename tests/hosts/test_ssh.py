@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+
+from tests.hosts.testbed import OLD
 
 if TYPE_CHECKING:
     from tests.acceptance.conftest import Started
@@ -50,8 +55,13 @@ class TestReach:
         assert hosts.run("true").status == 0
         assert (kept.stat().st_ino, file.stat().st_ino, file.stat().st_mtime_ns) == made
 
-    def test_what_a_login_shell_prints_is_nobodys(self, hosts: Field) -> None:
-        (hosts.bed.hosts[0].home / ".bashrc").write_text("echo welcome; printf '\\0tfl'\n")
+    @pytest.mark.parametrize("shell", ["bash", "tcsh"])
+    def test_what_a_login_shell_prints_is_nobodys(self, hosts: Field, shell: str) -> None:
+        if not (found := shutil.which(shell)):
+            pytest.skip(f"{shell} is not installed")
+        first = hosts.bed.hosts[0]
+        (first.home / f".{shell}rc").write_text("echo welcome; printf '\\0tfl'\n")
+        first.restart(shell=found)
         ended = hosts.run("echo", "here")
         assert ended.status == 0, ended.err
         assert sorted(ended.lines) == ["worker 0 | here", "worker 1 | here"]
@@ -70,9 +80,7 @@ class TestReach:
 
     def test_a_gate_that_lets_one_through_at_a_time(self, three: Field) -> None:
         gate = three.bed.hosts[0]
-        gate.crash()
-        gate.sshd_settings = "MaxStartups 1:100:1"
-        gate.start()
+        gate.restart("MaxStartups 1:100:1")
         hosts = [{"address": host.address, "jump": gate.name} for host in three.bed.hosts[1:]]
         ended = three.run("hostname", hosts=[{"address": gate.address}, *hosts])
         assert ended.status == 0, ended.err
@@ -111,6 +119,52 @@ class TestNoReach:
         assert ended.status == 69
         assert "Host key verification failed" in ended.err
         assert "connect once by hand" in ended.err
+
+    def test_a_host_key_that_is_another(self, hosts: Field) -> None:
+        other = (hosts.bed.folder / "user_key.pub").read_text()
+        (hosts.bed.home / ".ssh/known_hosts").write_text(f"10.77.0.1,10.77.0.2 {other}")
+        ended = hosts.run("true")
+        assert ended.status == 69
+        assert "Host key verification failed" in ended.err
+        assert "its key is not the one it had" in ended.err
+
+    def test_a_key_that_they_do_not_know(self, hosts: Field) -> None:
+        (hosts.bed.home / ".ssh/config").write_text(f"IdentityFile {hosts.bed.folder}/host_key\nIdentitiesOnly yes\n")
+        ended = hosts.run("true")
+        assert ended.status == 69
+        assert "Permission denied (publickey)" in ended.err
+        assert "let yourself in without a password: ssh-copy-id" in ended.err
+
+    def test_one_without_python(self, hosts: Field) -> None:
+        hosts.bed.hosts[1].restart("SetEnv PATH=/nowhere")
+        ended = hosts.run("true", python=None)
+        assert ended.status == 69
+        assert re.search(r"10\.77\.0\.2: its agent did not start: .*python3: not found", ended.err)
+        assert "is Python 3.11 or later there? Name one with --python" in ended.err
+
+    @pytest.mark.skipif(not Path(OLD).exists(), reason="an old Python is not installed")
+    def test_one_with_an_old_python(self, hosts: Field) -> None:
+        ended = hosts.run("true", hosts=[{"address": "h1"}, {"address": "h2", "python": OLD}])
+        assert ended.status == 69
+        assert re.search(
+            rf"h2: its agent did not start: Python 3\.11 or later is needed, not 3\.\d+\.\d+: {OLD}", ended.err
+        )
+        assert "name another with --python" in ended.err
+
+    def test_one_that_has_no_room_for_logins(self, hosts: Field) -> None:
+        """Somebody else holds the only place, and does not log in."""
+        full = hosts.bed.hosts[1]
+        full.restart("MaxStartups 1:100:1")
+        holding = "exec 3<>/dev/tcp/10.77.0.2/22; read line <&3; echo $line; sleep 600"
+        command = hosts.bed.on_controller(["bash", "-c", holding])
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout is not None
+            assert "OpenSSH" in holder.stdout.readline()
+            ended = hosts.run("true")
+            holder.kill()
+        assert ended.status == 69
+        assert "10.77.0.2: its agent did not start: " in ended.err
+        assert "See MaxStartups in its sshd_config" in ended.err
 
     @pytest.mark.parametrize("key", ["address", "ssh", "user", "jump"])
     @pytest.mark.parametrize("value", ["-oProxyCommand=touch x", "a b", "a;b", "$(b)", "`b`"])
@@ -216,19 +270,6 @@ def test_a_host_that_crashes_is_left_out(three: Field) -> None:
     assert sum("attempt 1" in line for line in run.seen) == 2
     assert "going on without 10.77.0.2: " in err
     three.bed.hosts[1].start()
-
-
-@pytest.mark.timeout(240)
-@pytest.mark.parametrize("by", ["address", "name"])
-def test_training(hosts: Field, by: str) -> None:
-    pytest.importorskip("tensorflow")
-    named = [{"address": getattr(host, by)} for host in hosts.bed.hosts]
-    run = hosts.tflaunch.start("train", hosts.cluster(hosts=named), "digits", "--epochs", "5")
-    accuracy = run.until("test accuracy")
-    status, err = run.end()
-    assert status == 0, err
-    assert float(re.findall(r"([\d.]+)%", accuracy)[0]) > 90
-    assert json.loads((hosts.tflaunch.cwd / "runs/latest/outcome.json").read_text())["status"] == "ok"
 
 
 def test_a_run_without_a_terminal(hosts: Field) -> None:

@@ -7,28 +7,31 @@ Sources: ip-netns(8), unshare(1), sshd_config(5).
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
     from typing import Self
 
 ROOT = Path(__file__).parents[2]
-_TOOLS = ("ip", "unshare", "ssh", "ssh-keygen", "nft", "mount")
+_TOOLS = ("ip", "tc", "unshare", "ssh", "ssh-keygen", "nft", "mount")
 _SSHD = "/usr/sbin/sshd"
 _PATIENCE = 20.0
 # Where the Python environment with TensorFlow is on each host. That of the tests is not there, nor is this checkout.
 PYTHON = "/opt/tensorflow/bin/python"
+# A Python that is too old, and the oldest that Debian 12 has: PyPy's, of version 3.9.
+OLD = "/usr/bin/pypy3"
 
 
 def missing() -> str:
@@ -51,6 +54,7 @@ class Host:
         self.home = self.folder / "home"
         self.sshd_settings = ""
         self.services: list[str] = []
+        self.shell = "/bin/bash"
         self._bed = bed
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -58,7 +62,7 @@ class Host:
         """Boot it: its sshd listens when this returns."""
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         (self.folder / "sshd_config").write_text(self._sshd_config())
-        (self.folder / "passwd").write_text(_passwd(self.home))
+        (self.folder / "passwd").write_text(_passwd(self.home, self.shell))
         (self.folder / "boot").write_text(self._boot())
         isolated = ["unshare", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
         self._process = subprocess.Popen(
@@ -78,6 +82,12 @@ class Host:
         self._process.kill()
         self._process.wait()
         self._bed.until(lambda: not self.processes(), f"{self.name} did not go down")
+
+    def restart(self, *sshd_settings: str, shell: str = "/bin/bash") -> None:
+        """Power off and on again, with other settings for its sshd, or another shell for whoever logs in."""
+        self.sshd_settings, self.shell = "\n".join(sshd_settings), shell
+        self.crash()
+        self.start()
 
     def unplug(self) -> None:
         """Cut its cable: packets vanish, and nobody is told."""
@@ -210,9 +220,31 @@ class Testbed:
         """Mend what ``part`` has cut."""
         _ip("netns", "exec", self.switch, "nft", "delete", "table", "bridge", "parted")
 
-    def until(self, done: Callable[[], bool], complaint: str, patience: float = _PATIENCE) -> None:
+    @contextmanager
+    def losing(self, host: Host, percent: int) -> Iterator[None]:
+        """Let so many of the packets to a host get lost; some have to be."""
+        rule = f'oifname "v-{host.name}" numgen random mod 100 < {percent} counter drop'
+        chain = f"type filter hook forward priority 0\n{rule}"
+        _ip("netns", "exec", self.switch, "nft", f"table bridge lossy {{\nchain some {{\n{chain}\n}}\n}}")
+        yield
+        said = _ip("netns", "exec", self.switch, "nft", "list", "table", "bridge", "lossy")
+        assert re.search(r"counter packets [1-9]", said), said
+        _ip("netns", "exec", self.switch, "nft", "delete", "table", "bridge", "lossy")
+
+    @contextmanager
+    def slowed(self, host: Host, rate: str) -> Iterator[None]:
+        """Let no more get to a host than this (tc-tbf(8)); more has to come."""
+        line = ("dev", f"v-{host.name}")
+        limit = ("tbf", "rate", rate, "burst", "16kb", "latency", "200ms")
+        _ip("netns", "exec", self.switch, "tc", "qdisc", "add", *line, "root", *limit)
+        yield
+        said = _ip("netns", "exec", self.switch, "tc", "-s", "qdisc", "show", *line)
+        assert re.search(r"overlimits [1-9]", said), said
+        _ip("netns", "exec", self.switch, "tc", "qdisc", "delete", *line, "root")
+
+    def until(self, done: Callable[[], bool], complaint: str, within: float = _PATIENCE) -> None:
         """Wait for something of the system's, which tells nobody."""
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + within
         while not done():
             assert time.monotonic() < deadline, complaint
             time.sleep(0.005)
@@ -244,7 +276,7 @@ class Testbed:
         names = [("127.0.0.1", "localhost"), ("10.77.0.254", "ctl")]
         names += [(host.address, host.name) for host in self.hosts]
         (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for address, name in names))
-        (self.folder / "passwd").write_text(_passwd(self.home))
+        (self.folder / "passwd").write_text(_passwd(self.home, "/bin/bash"))
         settings = self.home / ".ssh"
         settings.mkdir(parents=True, mode=0o700)
         key = (self.folder / "host_key.pub").read_text()
@@ -295,8 +327,8 @@ def _inside(namespace: str) -> list[tuple[psutil.Process, str]]:
     return found
 
 
-def _passwd(home: Path) -> str:
-    return f"root:x:0:0:root:{home}:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
+def _passwd(home: Path, shell: str) -> str:
+    return f"root:x:0:0:root:{home}:{shell}\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
 
 
 def _ip(*args: str) -> str:
