@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 # What ssh itself ends with when it does not reach the host, or loses it.
 _SSH_FAILED = 255
 _CONNECT = 10
-# Bytes of a count.
-_COUNT = 8
 # More before the agent's first word is no login shell's greeting.
 _NOISE = 1 << 20
 # ``exec``, so that no shell is left between sshd and the agent; single quotes alone, which every shell reads alike.
@@ -78,11 +76,12 @@ class SshChannel(Child):
         _, mark, after = self._heard.partition(landing.MARK)
         match after[:1]:
             case b"-":
-                return Landing(_bundle().content, after[1:])
+                return Landing(_sized_zip(), after[1:])
             case b"+":
                 return Landing(rest=after[1:])
-            case b"=" if len(after) > _COUNT:
-                return Landing(rest=after[1 + _COUNT :], had=int.from_bytes(after[1 : 1 + _COUNT], "big"))
+            case b"=" if len(after) > landing.COUNT:
+                count, rest = after[1 : 1 + landing.COUNT], after[1 + landing.COUNT :]
+                return Landing(rest=rest, had=int.from_bytes(count, "big"))
             case b"!":
                 self._deserted = True
         if not mark:
@@ -134,9 +133,8 @@ class SshEngine:
         """Start ssh, and have it start Python there, with the agent on its way."""
         if private:
             raise UnavailableError("a private network is for this machine alone", "leave --private out")
-        bundle = _bundle()
         options = {"private": private, "silence": self.silence, "lease": lease, "mooring": mooring}
-        return _reach(host, log, {"digest": bundle.digest, "size": len(bundle.content), "options": options})
+        return _reach(host, log, {"digest": _digest(), "options": options})
 
     def meet_again(self, host: HostSpec, *, mooring: str, have: int, log: Path) -> SshChannel:
         """Start ssh, and have it hand its connection to the agent."""
@@ -171,17 +169,9 @@ def _reach(host: HostSpec, log: Path, order: Mapping[str, object]) -> SshChannel
     return channel
 
 
-class _Bundle(NamedTuple):
-    content: bytes
-    digest: str
-
-
 @cache
-def _bundle() -> _Bundle:
-    """A zip of all that a host needs, the same to the byte whenever it is made of the same files."""
-    import hashlib
-    import io
-    import zipfile
+def _files() -> tuple[tuple[str, bytes], ...]:
+    """All that a host needs: where it goes, and what it holds."""
     from pathlib import Path
 
     root = Path(__file__).resolve().parents[2]
@@ -190,11 +180,23 @@ def _bundle() -> _Bundle:
         *(root / "launcher" / "agent").rglob("*"),
         *(root / "worker").rglob("*"),
     ]
-    files = sorted(path for path in parts if path.is_file() and path.suffix != ".pyc")
+    paths = sorted(path for path in parts if path.is_file() and path.suffix != ".pyc")
+    return tuple((str(path.relative_to(root)), path.read_bytes()) for path in paths)
+
+
+@cache
+def _digest() -> str:
+    return landing.digest_of(_files())
+
+
+@cache
+def _sized_zip() -> bytes:
+    """The files for a host that lacks them."""
+    import io
+    import zipfile
+
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            # Without a time: that of a checkout would make each of them another agent.
-            archive.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes(), zipfile.ZIP_DEFLATED)
-    content = made.getvalue()
-    return _Bundle(content, hashlib.sha256(content).hexdigest())
+        for name, content in _files():
+            archive.writestr(name, content)
+    return len(made.getvalue()).to_bytes(landing.COUNT, "big") + made.getvalue()
