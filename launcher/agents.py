@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
+from launcher.engines import AT_ONCE
 from launcher.errors import DeadlineError, Interrupted, TflaunchError, UnavailableError
 from launcher.link import Link
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from launcher.tree import Tree
 
 _HELLO = 30.0
-_AT_ONCE = 32
 # The last pause is of 6 to 13 s.
 _KNOCKS = 6
 _FAREWELL = 10.0
@@ -117,16 +117,12 @@ class Agents:
         return gone
 
     def _gather(self, hosts: Sequence[str]) -> dict[str, UnavailableError]:
-        """Wait until each host's agent has said hello, or will not; returns why for the latter.
-
-        So many are started at a time: each is a process here, and where they come by one sshd, as with a jump host, that
-        turns away what is too much for it (sshd_config(5), MaxStartups). Those knock again.
-        """
+        """Wait until each host's agent has said hello, or will not; returns why for the latter."""
         gone: dict[str, UnavailableError] = {}
         knocks = dict.fromkeys(hosts, 0)
         while awaited := [host for host in hosts if host not in gone and not self._is_there(host)]:
             not_started = [host for host in awaited if not knocks[host] and host not in self._links]
-            if room := max(0, _AT_ONCE - len(awaited) + len(not_started)):
+            if room := max(0, AT_ONCE - len(awaited) + len(not_started)):
                 for host in not_started[:room]:
                     self._knock(host, knocks, gone)
                 if not_started:

@@ -83,8 +83,8 @@ def _run_in(
     console: Console,
     guest: socket | None,
 ) -> Outcome:
-    docks, first = engines.Docks(engine, config, run_dir), config.hosts[0].address
-    started = {first: docks.open(first)}
+    docks = engines.Docks(engine, config, run_dir)
+    started = docks.open_first()
     kernel.allow_descriptors()
     # Imported while the agents start: on two cores this time is nobody's.
     from launcher import outcome

@@ -104,7 +104,7 @@ class TestMeet:
         ]
 
     def test_no_more_than_so_many_are_on_their_way_at_once(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(agents_module, "_AT_ONCE", 2)
+        monkeypatch.setattr(agents_module, "AT_ONCE", 2)
         names = [f"h{number}" for number in range(5)]
         opened: list[Wire] = []
 

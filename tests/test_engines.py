@@ -10,10 +10,12 @@ import pytest
 
 from launcher import engines
 from launcher.agent import facts, wire
-from launcher.config import HostSpec
+from launcher.config import ClusterConfig, HostSpec, Program
+from launcher.engines import AT_ONCE, Docks
 from launcher.engines.child import Child
 from launcher.engines.local import LocalEngine
 from launcher.errors import UnavailableError
+from launcher.run_dir import RunDir
 
 HERE = HostSpec("127.0.0.1")
 
@@ -38,6 +40,30 @@ class TestLoad:
     def test_nobody_elses_code_takes_the_place_of_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.metadata, "entry_points", pytest.fail)
         assert isinstance(engines.load("local"), LocalEngine)
+
+
+class TestDocks:
+    def docks(self, count: int, folder: Path, monkeypatch: pytest.MonkeyPatch, *without: str) -> Docks:
+        def open_(_: LocalEngine, host: HostSpec, **__: object) -> str:
+            if host.address in without:
+                raise UnavailableError(f"{host.address} cannot be started")
+            return host.address
+
+        monkeypatch.setattr(LocalEngine, "open", open_)
+        hosts = tuple(HostSpec(f"h{number}") for number in range(count))
+        config = ClusterConfig(command=Program(("true",)), name="t", engine="local", hosts=hosts, workers=count)
+        return Docks(engines.load("local"), config, RunDir.named(folder, "t", lambda _: None))
+
+    def test_so_many_are_on_their_way_before_anybody_waits(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        docks = self.docks(AT_ONCE + 1, tmp_path, monkeypatch)
+        assert list(docks.open_first()) == [f"h{number}" for number in range(AT_ONCE)]
+
+    def test_what_is_wrong_with_others_is_told_later(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert list(self.docks(3, tmp_path, monkeypatch, "h1", "h2").open_first()) == ["h0"]
+        with pytest.raises(UnavailableError, match="h0 cannot be started"):
+            self.docks(3, tmp_path, monkeypatch, "h0").open_first()
 
 
 class TestLocal:

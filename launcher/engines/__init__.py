@@ -6,6 +6,7 @@ group ``tflaunch.engines``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from launcher.errors import UnavailableError
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from launcher.run_dir import RunDir
 
 GROUP = "tflaunch.engines"
+# So many agents are started at a time: each is a process here, and where they come by one sshd, as with a jump host, that turns
+# away what is too much for it (sshd_config(5), MaxStartups). Those knock again.
+AT_ONCE = 32
 
 
 class Landing(NamedTuple):
@@ -168,6 +172,19 @@ class Docks(NamedTuple):
     def lease(self) -> float:
         """Seconds that a connection may be lost for; 0 where the engine has none that can."""
         return self.config.lease if self.engine.silence is not None else 0.0
+
+    def open_first(self) -> dict[str, Channel]:
+        """Start as many agents as are started at a time. Returns address -> how to reach it.
+
+        Raises:
+            UnavailableError: not even the first one can be started. Of others, that is told with what is wrong elsewhere.
+        """
+        first, *others = (host.address for host in self.config.hosts[:AT_ONCE])
+        started = {first: self.open(first)}
+        with suppress(UnavailableError):
+            for address in others:
+                started[address] = self.open(address)
+        return started
 
     def open(self, address: str) -> Channel:
         """Start an agent on the host of this address.
