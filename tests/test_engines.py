@@ -33,7 +33,7 @@ class TestLoad:
             importlib.metadata, "entry_points", lambda *, group: [point] if group == point.group else []
         )
         assert isinstance(engines.load("theirs"), LocalEngine)
-        with pytest.raises(UnavailableError, match="installed: local, ssh, theirs"):
+        with pytest.raises(UnavailableError, match="installed: local, slurm, ssh, theirs"):
             engines.load("clowd")
 
     def test_nobody_elses_code_takes_the_place_of_ours(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,8 @@
 """The first code of an agent that comes to a host over its stdin: unpacks the others, once for each version, and becomes it.
 
-Its source is the first line that arrives, so that nothing of ours has to be there; a line of JSON follows: ``digest`` of the
-zip, its ``size``, and the agent's ``options``. It answers MARK, and ``-`` if it is to be sent the zip, ``+`` if it is here.
-Whatever a login shell prints comes before MARK.
+Its source is the first line that arrives, so that nothing of ours has to be there; a line of JSON follows: the ``digest`` of all
+files, and the agent's ``options``. It answers MARK, and ``+`` if they are here; ``-`` if it is to be sent them, which are then a
+zip, after its size in eight bytes. Whatever a login shell prints comes before MARK.
 
 Where no end of a connection is in our stdin, as in a step that Slurm starts on all its nodes at once, the line has ``dial``: this
 process then makes one.
@@ -24,11 +24,14 @@ from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from io import RawIOBase
 
 MARK = b"\0tflaunch\0"
 # Seconds to reach the launcher.
 DIAL = 20.0
+# Bytes of a count.
+COUNT = 8
 
 
 def land() -> None:
@@ -43,7 +46,7 @@ def land() -> None:
     if "join" in order:
         join(order["join"], order["have"])
     try:
-        folder = place(order["digest"], order["size"], source)
+        folder = place(order["digest"], source)
         options = order["options"]
         if options.get("lease"):
             options["mooring"] = moorings() + "/" + options["mooring"]
@@ -98,8 +101,8 @@ def moorings() -> str:
     return folder
 
 
-def place(digest: str, size: int, source: "RawIOBase") -> str:
-    """The folder that holds what is in the zip."""
+def place(digest: str, source: "RawIOBase") -> str:
+    """The folder that holds the files of this digest."""
     base = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "tflaunch")
     folder = os.path.join(base, "agent-" + digest[:16])
     if os.path.isdir(folder):
@@ -108,6 +111,7 @@ def place(digest: str, size: int, source: "RawIOBase") -> str:
         return folder
     os.makedirs(base, mode=0o700, exist_ok=True)
     answer(b"-")
+    size = int.from_bytes(receive(COUNT, source), "big")
     unpack(receive(size, source), digest, base, folder)
     keep(folder)
     return folder
@@ -123,23 +127,33 @@ def keep(folder: str) -> None:
 
 
 def unpack(data: bytes, digest: str, base: str, folder: str) -> None:
-    import hashlib
     import io
     import shutil
     import tempfile
     import zipfile
 
-    if hashlib.sha256(data).hexdigest() != digest:
+    archive = zipfile.ZipFile(io.BytesIO(data))
+    if digest_of((name, archive.read(name)) for name in archive.namelist()) != digest:
         sys.exit("the agent did not arrive as it was sent")
     fresh = tempfile.mkdtemp(dir=base)
     try:
-        zipfile.ZipFile(io.BytesIO(data)).extractall(fresh)
+        archive.extractall(fresh)
         os.rename(fresh, folder)
     except OSError:
         shutil.rmtree(fresh, ignore_errors=True)
         # Another run may have come first.
         if not os.path.isdir(folder):
             raise
+
+
+def digest_of(files: "Iterable[tuple[str, bytes]]") -> str:
+    """SHA-256 of all names and contents. Not of the zip, which takes longer to make than all else before the first ssh."""
+    import hashlib
+
+    seen = hashlib.sha256()
+    for name, content in files:
+        seen.update(b"%b\0%d\0%b" % (name.encode(), len(content), content))
+    return seen.hexdigest()
 
 
 def answer(whether: bytes) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from launcher.agent import landing
 from launcher.engines import Landing
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from launcher.engines import Berth
 
-# Bytes of a count.
-_COUNT = 8
 # More before the agent's first word is no login shell's greeting.
 _NOISE = 1 << 20
 
@@ -42,11 +40,12 @@ class Arrival:
         _, mark, after = self.heard.partition(landing.MARK)
         match after[:1]:
             case b"-":
-                return Landing(_bundle().content, after[1:])
+                return Landing(_sized_zip(), after[1:])
             case b"+":
                 return Landing(rest=after[1:])
-            case b"=" if len(after) > _COUNT:
-                return Landing(rest=after[1 + _COUNT :], had=int.from_bytes(after[1 : 1 + _COUNT], "big"))
+            case b"=" if len(after) > landing.COUNT:
+                count, rest = after[1 : 1 + landing.COUNT], after[1 + landing.COUNT :]
+                return Landing(rest=rest, had=int.from_bytes(count, "big"))
             case b"!":
                 self.deserted = True
         if not mark:
@@ -57,8 +56,7 @@ class Arrival:
 
 def newcomer(**options: object) -> dict[str, object]:
     """The order to become an agent; ``options`` are the agent's own."""
-    bundle = _bundle()
-    return {"digest": bundle.digest, "size": len(bundle.content), "options": options}
+    return {"digest": _digest(), "options": options}
 
 
 def visitor(berth: Berth, have: int) -> dict[str, object]:
@@ -72,29 +70,32 @@ def first_lines(order: Mapping[str, object]) -> bytes:
     return f"exec({source!r})\n{json.dumps(order)}\n".encode()
 
 
-class _Bundle(NamedTuple):
-    content: bytes
-    digest: str
-
-
 @cache
-def _bundle() -> _Bundle:
-    """A zip of all that a host needs, the same to the byte whenever it is made of the same files."""
-    import hashlib
-    import io
-    import zipfile
-
+def _files() -> tuple[tuple[str, bytes], ...]:
+    """All that a host needs: where it goes, and what it holds."""
     root = Path(__file__).resolve().parents[2]
     parts = [
         root / "launcher" / "__init__.py",
         *(root / "launcher" / "agent").rglob("*"),
         *(root / "worker").rglob("*"),
     ]
-    files = sorted(path for path in parts if path.is_file() and path.suffix != ".pyc")
+    paths = sorted(path for path in parts if path.is_file() and path.suffix != ".pyc")
+    return tuple((str(path.relative_to(root)), path.read_bytes()) for path in paths)
+
+
+@cache
+def _digest() -> str:
+    return landing.digest_of(_files())
+
+
+@cache
+def _sized_zip() -> bytes:
+    """The files for a host that lacks them."""
+    import io
+    import zipfile
+
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            # Without a time: that of a checkout would make each of them another agent.
-            archive.writestr(zipfile.ZipInfo(str(path.relative_to(root))), path.read_bytes(), zipfile.ZIP_DEFLATED)
-    content = made.getvalue()
-    return _Bundle(content, hashlib.sha256(content).hexdigest())
+        for name, content in _files():
+            archive.writestr(name, content)
+    return len(made.getvalue()).to_bytes(landing.COUNT, "big") + made.getvalue()

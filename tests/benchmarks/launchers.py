@@ -23,22 +23,30 @@ PROGRAMS = Path(__file__).parent / "programs"
 
 @dataclass(frozen=True)
 class Job:
-    """``copies`` of a Python script, started in ``folder``. Launchers may add an argument of their own at the end."""
+    """``copies`` of a Python script, started in ``folder``. Launchers may add an argument of their own at the end.
+
+    Attributes:
+        hosts: the addresses of those that it is to run on; none for this machine.
+        python, programs: the interpreter, and the folder of the scripts, where it runs.
+    """
 
     copies: int
     script: str
     arguments: tuple[str, ...]
     folder: Path
+    hosts: tuple[str, ...] = ()
+    python: str = sys.executable
+    programs: Path = PROGRAMS
 
     @property
     def script_line(self) -> list[str]:
         """The script and its arguments."""
-        return [str(PROGRAMS / self.script), *self.arguments]
+        return [str(self.programs / self.script), *self.arguments]
 
     @property
     def command(self) -> list[str]:
         """What to run without a launcher."""
-        return [sys.executable, *self.script_line]
+        return [self.python, *self.script_line]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
@@ -167,6 +167,19 @@ class Host:
 _SYSTEM = {"sshd", "unshare", "slurmd"}
 
 
+class _End(NamedTuple):
+    """What is at the other end of a cable of the switch."""
+
+    name: str
+    namespace: str
+    address: str
+
+    @property
+    def hardware(self) -> str:
+        """Of an address that nobody has bought."""
+        return f"02:00:0a:4d:00:{int(self.address.rpartition('.')[2]):02x}"
+
+
 class Testbed:
     """Hosts h1 .. hN and a controller, where the launcher runs. As a context manager it leaves nothing behind.
 
@@ -242,6 +255,18 @@ class Testbed:
         assert re.search(r"overlimits [1-9]", said), said
         _ip("netns", "exec", self.switch, "tc", "qdisc", "delete", *line, "root")
 
+    def introduce(self) -> None:
+        """Tell every host where every other is, so that nobody has to ask.
+
+        Whom a kernel knows is one table for all namespaces, and has room for 1,024 that were not told (arp(7), gc_thresh3):
+        32 hosts that all dial each other are too many.
+        """
+        ends = self._ends()
+        for end in ends:
+            others = [other for other in ends if other != end]
+            orders = "".join(f"neigh add {one.address} lladdr {one.hardware} dev eth0\n" for one in others)
+            _run("ip", "-n", end.namespace, "-batch", "-", said=orders)
+
     def until(self, done: Callable[[], bool], complaint: str, within: float = _PATIENCE) -> None:
         """Wait for something of the system's, which tells nobody."""
         deadline = time.monotonic() + within
@@ -292,16 +317,18 @@ class Testbed:
         _ip("netns", "add", self.switch)
         _ip("-n", self.switch, "link", "add", "br0", "type", "bridge")
         _ip("-n", self.switch, "link", "set", "br0", "up")
-        ends = [("ctl", self.controller, "10.77.0.254")]
-        ends += [(host.name, host.namespace, host.address) for host in self.hosts]
-        for name, namespace, address in ends:
-            _ip("netns", "add", namespace)
-            cable = ["type", "veth", "peer", "name", "eth0", "netns", namespace]
-            _ip("-n", self.switch, "link", "add", f"v-{name}", *cable)
-            _ip("-n", self.switch, "link", "set", f"v-{name}", "master", "br0", "up")
-            _ip("-n", namespace, "addr", "add", f"{address}/24", "dev", "eth0")
+        for end in self._ends():
+            _ip("netns", "add", end.namespace)
+            cable = ["type", "veth", "peer", "name", "eth0", "address", end.hardware, "netns", end.namespace]
+            _ip("-n", self.switch, "link", "add", f"v-{end.name}", *cable)
+            _ip("-n", self.switch, "link", "set", f"v-{end.name}", "master", "br0", "up")
+            _ip("-n", end.namespace, "addr", "add", f"{end.address}/24", "dev", "eth0")
             for device in ("eth0", "lo"):
-                _ip("-n", namespace, "link", "set", device, "up")
+                _ip("-n", end.namespace, "link", "set", device, "up")
+
+    def _ends(self) -> list[_End]:
+        hosts = [_End(host.name, host.namespace, host.address) for host in self.hosts]
+        return [_End("ctl", self.controller, "10.77.0.254"), *hosts]
 
     def _unmake(self) -> None:
         for host in self.hosts:
@@ -335,7 +362,7 @@ def _ip(*args: str) -> str:
     return _run("ip", *args)
 
 
-def _run(*command: str) -> str:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
+def _run(*command: str, said: str = "") -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, input=said)
     assert done.returncode == 0, f"{command}: {done.stderr}"
     return done.stdout

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.benchmarks.cases import checkpoint, idle, kill, noop, output, recovery, testing, training, warm
+from tests.benchmarks.cases import (
+    agents,
+    checkpoint,
+    hosts,
+    idle,
+    kill,
+    noop,
+    output,
+    recovery,
+    testing,
+    training,
+    warm,
+)
 
 if TYPE_CHECKING:
     from tests.benchmarks.case import Case
@@ -14,6 +26,6 @@ def every(*, large: bool) -> list[Case]:
     """The cases, in the order of the report; ``large`` adds those, and those launchers, that take minutes."""
     return [
         case
-        for module in (noop, output, kill, idle, warm, recovery, testing, checkpoint, training)
+        for module in (noop, output, kill, idle, warm, hosts, agents, recovery, testing, checkpoint, training)
         for case in module.cases(large=large)
     ]
