@@ -35,9 +35,15 @@ def checked(*layers: Layer) -> ClusterConfig:
     Raises:
         ConfigError: with all that is wrong, whether a value is wrong by itself or names what is not there.
     """
-    if [layer.values["engine"] for layer in layers if "engine" in layer.values][-1:] == ["slurm"]:
+    if engine_of(*layers) == "slurm":
         layers = (nodes(os.environ), *layers)
     return build(*layers, inspect=findings)
+
+
+def engine_of(*layers: Layer) -> object:
+    """The engine that is named, by whoever says it last; None where nobody does."""
+    named = [layer.values["engine"] for layer in layers if "engine" in layer.values]
+    return named[-1] if named else None
 
 
 def submittable(*layers: Layer) -> ClusterConfig:

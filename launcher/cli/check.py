@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,10 +56,15 @@ def check(ctx: click.Context, /, module: bool, as_json: bool, clean: bool, **giv
     """Check whether all hosts are ready for a run with the same arguments, and reach each other.
 
     Nothing is run, and nothing is changed but with --clean. Status 0: a run could start; 69: something would stop it.
+    With the engine slurm, outside of an allocation, Slurm's partitions are held against what would be asked of them.
     """
     from launcher.inspection import inspect
 
     layers = request.layers(request.command_of(ctx, module=module), ctx.meta.get("file"), **given)
+    if preflight.engine_of(*layers) == "slurm" and "SLURM_JOB_ID" not in os.environ:
+        from launcher.cli.check_slurm import report
+
+        return report(preflight.submittable(*_with_command(layers)), as_json=as_json)
     inspection = inspect(preflight.checked(*_with_command(layers)), clean=clean)
     if as_json:
         click.echo(json.dumps(_as_json(inspection), indent=2))
