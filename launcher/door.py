@@ -60,6 +60,9 @@ class Door:
             OSError: there can be no socket in this directory.
         """
         with reachable(folder) as path:
+            # Of a launcher that was killed; the directory is locked, so there is no other.
+            with suppress(FileNotFoundError):
+                os.unlink(path)
             # Before the bind: between it and a chmod somebody could come in.
             os.fchmod(self._socket.fileno(), stat.S_IRUSR | stat.S_IWUSR)
             self._socket.bind(path)

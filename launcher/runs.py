@@ -135,6 +135,8 @@ def reach(folder: Path) -> Run:
     until = time.monotonic() + PATIENCE
     while (run := look(folder, PATIENCE)).state == "starting" and run.pid is None and time.monotonic() < until:
         time.sleep(0.05)
+    if run.entry is not None and not run.entry.waits:
+        return run
     if run.pid is None or run.state == "silent":
         raise unreachable(run)
     return run

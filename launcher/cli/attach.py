@@ -12,6 +12,7 @@ from launcher.console import Console
 from launcher.errors import Interrupted, UnavailableError
 from launcher.run_dir import RUNS, find, named
 from launcher.runs import PATIENCE, alive, look, reach, unreachable
+from launcher.slurm.job import hand_over
 from launcher.visit import follow
 from launcher.watching import watch
 
@@ -30,7 +31,7 @@ def attach(run: str | None, output: str) -> int:
     of the run.
     """
     folder = find(run) if run else alive(RUNS)
-    reach(folder)
+    hand_over(reach(folder), "attach", f"--output={output}")
     try:
         line = follow(folder, PATIENCE)
     except OSError:

@@ -10,6 +10,7 @@ import click
 from launcher.errors import RequestError, UnavailableError
 from launcher.run_dir import find
 from launcher.runs import look, unreachable
+from launcher.slurm.job import hand_over
 from launcher.visit import ask
 
 # More than the launcher itself gives its hosts to answer (roll_call.py).
@@ -26,6 +27,7 @@ def stacks(run: str | None, full: bool, as_json: bool) -> None:
     RUN is the directory of a run, or its name below runs. Without one it is the newest, runs/latest.
     """
     folder = find(run)
+    hand_over(look(folder), "stacks", *["--full"] * full, *["--json"] * as_json)
     told = _ask(folder)
     if as_json:
         import json

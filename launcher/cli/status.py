@@ -9,6 +9,7 @@ import click
 
 from launcher.run_dir import find
 from launcher.runs import Run, look, progress
+from launcher.slurm.job import hand_over
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,8 @@ def status(run: str | None, as_json: bool) -> None:
     RUN is the directory of a run, or its name below runs. Without one it is the newest, runs/latest.
     """
     found = look(find(run))
+    if found.entry is not None:
+        hand_over(found, "status", *(["--json"] if as_json else []))
     if as_json:
         import json
 

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from launcher import preflight
 from launcher.cli import request
+from launcher.slurm.controller import ourselves
 from launcher.slurm.script import ARRAY_NUMBER
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def _command(ctx: click.Context, config: ClusterConfig, folder: Path) -> list[st
     file = [ctx.meta["file"]] if "file" in ctx.meta else []
     words = ["--"] * (ctx.meta.get("dashes", False) and not ctx.params["module"]) + ctx.meta["command"]
     module = ["-m"] if ctx.params["module"] else []
-    return [*_tflaunch(), "run", *file, "--engine=slurm", f"--into={into}", *_options(ctx), *module, *words]
+    return [ourselves(), "run", *file, "--engine=slurm", f"--into={into}", *_options(ctx), *module, *words]
 
 
 def _options(ctx: click.Context) -> Iterator[str]:
@@ -81,12 +82,6 @@ def _options(ctx: click.Context) -> Iterator[str]:
             yield flag if value else parameter.secondary_opts[-1]
         else:
             yield from (f"{flag}={one}" for one in (value if isinstance(value, tuple) else (value,)))
-
-
-def _tflaunch() -> list[str]:
-    # The same installation, wherever it is called from.
-    beside = Path(sys.executable).with_name("tflaunch")
-    return [str(beside if beside.exists() else Path(sys.argv[0]).absolute())]
 
 
 def _warn(text: str) -> None:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import UnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 # The controller of a busy cluster may take its time.
 _PATIENCE = 60.0
@@ -36,6 +37,12 @@ def submit(script: Path) -> str:
         UnavailableError: Slurm does not take it; in its words.
     """
     return ask("sbatch", "--parsable", str(script)).strip().partition(";")[0]
+
+
+def ourselves() -> str:
+    """Where this tflaunch is, for a job to start it there, too."""
+    beside = Path(sys.executable).with_name("tflaunch")
+    return str(beside if beside.exists() else Path(sys.argv[0]).absolute())
 
 
 def wait(job: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from contextlib import suppress
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from launcher.config import ClusterConfig
+    from launcher.runs import Run
     from launcher.slurm.queue import Entry
 
 _NEVER_STARTED = "cancelled before it started"
@@ -82,6 +84,23 @@ def submit(run_dir: RunDir, script: str, numbers: Sequence[int]) -> str:
     for one, id_of_one in zip(runs, [f"{id_}_{number}" for number in numbers] or [id_], strict=True):
         keep(one, Job(id_of_one))
     return id_
+
+
+def hand_over(run: Run, command: str, *options: str) -> None:
+    """Become this command on the node where the run's launcher is, where that is out of reach from here; else do nothing.
+
+    Raises:
+        UnavailableError: there is no srun here.
+    """
+    entry = run.entry
+    if entry is None or entry.waits or not entry.node or os.environ.get("SLURM_JOB_ID") == entry.job:
+        return
+    place = [f"--jobid={entry.job}", f"--nodelist={entry.node}", "--nodes=1", "--ntasks=1"]
+    srun = ["srun", *place, "--overlap", "--quiet", "--input=none", "--quit-on-interrupt"]
+    try:
+        os.execvp("srun", [*srun, controller.ourselves(), command, str(run.folder.absolute()), *options])
+    except OSError as error:
+        raise UnavailableError(f"cannot start srun: {error.strerror}") from None
 
 
 def end(folder: Path, entry: Entry, *, now: bool) -> str:

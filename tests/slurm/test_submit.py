@@ -131,3 +131,18 @@ def test_the_time_is_over(site: Site) -> None:
     site.over(job, 200.0)
     assert json.loads((folder / "outcome.json").read_text())["status"] == "ok"
     assert "a warning that the time is nearly over" in (folder / f"job-{job}.log").read_text()
+
+
+def test_a_launcher_on_another_machine_is_reached_through_its_job(site: Site) -> None:
+    """Whose socket is in a directory that both see, but leads nowhere here."""
+    _, folder = submitted(site, "-N", "2", "--", "sh", "-c", "echo up; sleep 600")
+    site.tflaunch().start("logs", "-f").until("up", times=2)
+    hidden = ("unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$0" && exec "$@"', str(folder / "control.sock"))
+    away = site.tflaunch(*hidden)
+    (row,) = [line for line in away("ps").lines if folder.name in line]
+    assert "running" in row
+    said = away("status")
+    assert [line.split()[:3] for line in said.lines[1:]] == [["worker", "0", "10.77.0.1"], ["worker", "1", "10.77.0.2"]]
+    assert "told nothing" in "\n".join(away("stacks").lines)
+    assert away("stop").status == 0
+    assert json.loads((folder / "outcome.json").read_text())["exit_status"] == 128 + signal.SIGTERM
