@@ -118,6 +118,7 @@ class ClusterConfig:
 
     Attributes:
         workers: workers in all, over all hosts.
+        subnet: the network whose addresses the tasks dial; None: that of the hosts' own.
         ports: first and last port to lease from; None lets the kernel pick.
         warm: whether workers are forked from a process that has imported TensorFlow; None lets ``launcher.warmth`` decide.
         grace: seconds from SIGTERM to SIGKILL, for each worker.
@@ -149,6 +150,7 @@ class ClusterConfig:
     cwd: str | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     forward: tuple[str, ...] = ()
+    subnet: str | None = None
     ports: tuple[int, int] | None = None
     partition: bool = True
     warm: bool | None = None

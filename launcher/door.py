@@ -15,13 +15,13 @@ import stat
 from collections import deque
 from contextlib import contextmanager, suppress
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.agent import wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
 
     from launcher import events
 
@@ -61,8 +61,7 @@ class Door:
         """
         with reachable(folder) as path:
             # Of a launcher that was killed; the directory is locked, so there is no other.
-            with suppress(FileNotFoundError):
-                os.unlink(path)
+            Path(path).unlink(missing_ok=True)
             # Before the bind: between it and a chmod somebody could come in.
             os.fchmod(self._socket.fileno(), stat.S_IRUSR | stat.S_IWUSR)
             self._socket.bind(path)

@@ -65,7 +65,7 @@ def require(
     env = {**forwarded, **config.env}
     needs_python = not isinstance(config.command, Program)
     questions = {host.address: _question(config, host, env, python=needs_python) for host in hosts}
-    answers = _asked(agents, questions, places, _HELD_UP)
+    answers = _asked(agents, hosts, questions, places, _HELD_UP)
     if lost := agents.lost(questions):
         raise UnavailableError(f"the agent on {lost[0]} was lost before the workers were started")
     seen = [_seen(host.address, answers, places) for host in hosts]
@@ -120,7 +120,7 @@ def _inspect(config: ClusterConfig, agents: Agents, *, clean: bool) -> Inspectio
     hosts, places = _places(config, agents, facts, faults)
     faults += _lacking_from_tree(config)
     questions = {host.address: _question(config, host, config.env, python=True) for host in hosts}
-    answers = _asked(agents, questions, places, _PATIENCE, leftovers=True)
+    answers = _asked(agents, hosts, questions, places, _PATIENCE, leftovers=True)
     cleaned = _clean(agents, answers) if clean else {}
     for host in agents.lost(facts):
         gone[host] = UnavailableError("its agent was lost while it was asked", "look at the network between it and you")
@@ -142,7 +142,7 @@ def _places(
     """The hosts that are there, and ports that are leased on them, as many as their tasks need."""
     hosts: list[Host] = []
     try:
-        every = [placement.found(spec, facts.get(spec.address), config.python) for spec in config.hosts]
+        every = [placement.found(spec, facts.get(spec.address), config.python, config.subnet) for spec in config.hosts]
         hosts = [host for host in every if host.address in facts]
         needs = {
             host: numbers
@@ -195,6 +195,7 @@ def _lacking_from_tree(config: ClusterConfig) -> list[Finding]:
 
 def _asked(
     agents: Agents,
+    hosts: Sequence[Host],
     questions: Mapping[str, Mapping[str, object]],
     places: Sequence[_Place],
     seconds: float,
@@ -209,7 +210,11 @@ def _asked(
     for host, answer in agents.ask("listen", _each(questions, {"on": True}), _DIAL).items():
         if answer.said:
             raise UnavailableError(f"{host}: nobody can listen on the ports that are leased there: {answer.said}")
-    dial = {host: {"places": _dialled_by(host, places), "seconds": _DIAL} for host in questions}
+    at = {host.address: host.dialled_at or host.address for host in hosts}
+    dial = {
+        host: {"places": [(at[callee], port) for callee, port in _dialled_by(host, places)], "seconds": _DIAL}
+        for host in questions
+    }
     asked: dict[str, Mapping[str, Mapping[str, object]]] = {"dial": dial, "premises": questions}
     if leftovers:
         asked["leftovers"] = _each(questions, {})

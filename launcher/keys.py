@@ -181,6 +181,13 @@ KEYS = (
         "Worker 0 is on the first.",
         otherwise="this machine",
     ),
+    Key(
+        "subnet",
+        Text("a network such as 10.1.0.0/16", pattern=r"[0-9A-Fa-f:.]+/[0-9]{1,3}"),
+        "Network whose addresses the tasks dial, where hosts are in several",
+        otherwise="each host's address as it is given",
+        examples=("10.1.0.0/16",),
+    ),
     Key("engine", _STRING, "How the hosts are reached: local, ssh, slurm", otherwise="local, or ssh to other hosts"),
     Key("jobs", JOBS, "Tasks beside the workers"),
     Key(
@@ -365,6 +372,8 @@ def rules(values: Mapping[str, Any]) -> Iterator[Flaw]:
     """Yield where values that are sound each by itself do not go together."""
     yield from _hosts_once(values.get("hosts", ()))
     yield from _workers_add_up(values)
+    if "subnet" in values:
+        yield from _is_network(values["subnet"])
     if "ports" in values:
         yield from _ports_in_order(*port_range(values["ports"]))
     for index, name in enumerate(values.get("forward", ())):
@@ -402,6 +411,15 @@ def _workers_add_up(values: Mapping[str, Any]) -> Iterator[Flaw]:
     if sum(given) > workers or (len(given) == len(values["hosts"]) and sum(given) < workers):
         message = f"is {workers}, but the workers of the hosts add up to {sum(given)}"
         yield Flaw(("workers",), message, "leave one of the two out")
+
+
+def _is_network(value: str) -> Iterator[Flaw]:
+    import ipaddress
+
+    try:
+        ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        yield Flaw(("subnet",), f"must be a network such as 10.1.0.0/16, got {value}")
 
 
 def _ports_in_order(first: int, last: int) -> Iterator[Flaw]:

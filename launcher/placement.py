@@ -35,6 +35,7 @@ class Host(NamedTuple):
         python: the interpreter of its workers; empty for the launcher's choice, on this machine.
         code: the folder that holds ours there; empty for the launcher's own.
         folder: where its workers run; empty for what was asked for.
+        dialled_at: where peers dial it; empty for its address.
     """
 
     address: str
@@ -46,6 +47,7 @@ class Host(NamedTuple):
     python: str = ""
     code: str = ""
     folder: str = ""
+    dialled_at: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,18 @@ class Task:
         return f"{self.job}-{self.index}"
 
 
-def found(spec: HostSpec, facts: Mapping[str, Any] | None, python: str | None = None) -> Host:
+def found(
+    spec: HostSpec, facts: Mapping[str, Any] | None, python: str | None = None, subnet: str | None = None
+) -> Host:
     """What ``spec`` asks of a host, held against what the host says it has (None: it was not asked).
 
     Args:
         python: the interpreter for hosts that name none.
+        subnet: the network whose addresses peers dial.
 
     Raises:
         RequestError: cores or GPUs were asked for that are not there.
+        UnavailableError: it is not in that network.
     """
     if facts is None:
         gpus = None if spec.gpus is None else tuple(map(str, _assumed(spec.gpus)))
@@ -100,7 +106,27 @@ def found(spec: HostSpec, facts: Mapping[str, Any] | None, python: str | None = 
     offered = None if spec.gpus is None and not gpus else gpus
     ours = ("", "") if spec.is_this_machine else (facts["executable"], facts["code"])
     exposed = tuple(facts["exposed"])
-    return Host(spec.address, cores, offered, frozenset(facts["set"]), exposed, python=ours[0], code=ours[1])
+    return Host(
+        spec.address,
+        cores,
+        offered,
+        frozenset(facts["set"]),
+        exposed,
+        python=ours[0],
+        code=ours[1],
+        dialled_at=_inside(spec, exposed, subnet) if subnet is not None else "",
+    )
+
+
+def _inside(spec: HostSpec, addresses: Sequence[str], subnet: str) -> str:
+    import ipaddress
+
+    network = ipaddress.ip_network(subnet, strict=False)
+    for address in addresses:
+        if ipaddress.ip_address(address) in network:
+            return address
+    there = f"it has {', '.join(addresses)}" if addresses else "it has none but its own"
+    raise UnavailableError(f"{spec.address} has no address in {subnet}", there)
 
 
 def place(config: ClusterConfig, hosts: Sequence[Host]) -> tuple[Task, ...]:

@@ -135,7 +135,8 @@ def make(
         before: how many others have.
         notes: what else the reader should know.
     """
-    own = addresses or {}
+    elsewhere = {host.address: host.dialled_at for host in hosts if host.dialled_at}
+    own = {task.number: elsewhere[task.host] for task in tasks if task.host in elsewhere} | dict(addresses or {})
     cluster = tf_config.cluster(
         (
             task.job,

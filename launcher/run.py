@@ -171,7 +171,7 @@ def settle(
     from launcher import placement, plan, warmth
 
     facts = agents.meet([spec.address for spec in config.hosts])
-    hosts = [placement.found(spec, facts[spec.address], config.python) for spec in config.hosts]
+    hosts = [placement.found(spec, facts[spec.address], config.python, config.subnet) for spec in config.hosts]
     there = [host.address for host in hosts if host.code]
     folders = agents.place(tree, there) if tree else dict.fromkeys(there, preflight.folder(config) if there else "")
     hosts = [host._replace(folder=folders.get(host.address, "")) for host in hosts]

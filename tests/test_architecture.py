@@ -228,7 +228,7 @@ def test_starting_is_cheap() -> None:
 @pytest.mark.parametrize("name", ["door", "dump", "roll_call", "stacks", "inspection", "checkup", "reach"])
 def test_nobody_waits_for_what_a_local_run_does_not_need(name: str) -> None:
     found = [one for one in at_run_time(list(imports())) if one.module == f"launcher.{name}" and not one.function]
-    known = {"cli.stacks", "roll_call", "stacks", "visit", "cli.check", "inspection", "checkup"}
+    known = {"cli.stacks", "roll_call", "stacks", "visit", "cli.check", "inspection", "checkup", "slurm.site"}
     assert {one.importer.removeprefix("launcher.") for one in found} <= known
 
 

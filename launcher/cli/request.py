@@ -27,6 +27,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--python", metavar="PATH", help="Interpreter of the workers. Default: the launcher's."),
     click.option("--cwd", metavar="DIR", help="Working directory of the workers."),
     click.option("-e", "--env", multiple=True, metavar="K=V|K", help="Set a variable, or forward it by its name."),
+    click.option("--subnet", metavar="NET", help="Network whose addresses the tasks dial. Default: the hosts' own."),
     click.option("--ports", metavar="LOW-HIGH", help="Lease ports from this range. Default: any that are free."),
     click.option("--warm/--cold", default=None, help="Import TensorFlow once a host and fork the workers, or not."),
     click.option("--gpus-per-task", type=int, metavar="N", help="GPUs for each task. Default: an even share."),

@@ -244,6 +244,17 @@ class TestNobodySurvives:
         hosts.nothing_is_left()
 
 
+def test_a_network_of_their_own(hosts: Field) -> None:
+    """Beside the one by which they are reached."""
+    for host in hosts.bed.hosts:
+        host.run("ip", "address", "add", f"10.78.0.{host.number}/24", "dev", "eth0")
+    ended = hosts.run("sh", "-c", "echo $TF_CONFIG", subnet="10.78.0.0/16")
+    assert ended.status == 0, ended.err
+    assert [line.count('"10.78.0.') for line in ended.lines] == [2, 2]
+    wrong = hosts.run("true", subnet="10.79.0.0/16")
+    assert (wrong.status, "10.77.0.1 has no address in 10.79.0.0/16" in wrong.err) == (69, True)
+
+
 def test_two_runs_at_once(hosts: Field) -> None:
     one = hosts.start("sh", "-c", "echo up; sleep 600")
     one.until("up", times=2)

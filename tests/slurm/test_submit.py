@@ -137,7 +137,14 @@ def test_a_launcher_on_another_machine_is_reached_through_its_job(site: Site) ->
     """Whose socket is in a directory that both see, but leads nowhere here."""
     _, folder = submitted(site, "-N", "2", "--", "sh", "-c", "echo up; sleep 600")
     site.tflaunch().start("logs", "-f").until("up", times=2)
-    hidden = ("unshare", "--mount", "sh", "-c", 'mount --bind /dev/null "$0" && exec "$@"', str(folder / "control.sock"))
+    hidden = (
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        'mount --bind /dev/null "$0" && exec "$@"',
+        str(folder / "control.sock"),
+    )
     away = site.tflaunch(*hidden)
     (row,) = [line for line in away("ps").lines if folder.name in line]
     assert "running" in row
