@@ -75,7 +75,9 @@ def require(
         raise UnavailableError(f"{which}: {lacking[0].why}", lacking[0].remedy)
     if between := reach.obstacles([one for host in seen for one in host.dialled or ()], config.ports):
         raise UnavailableError("\n".join(one.reason for one in between), between[0].hint)
-    return checkup.differences(seen)
+    silent = [host for host in questions if host not in answers["premises"]]
+    notes = [f"{', '.join(silent)}: no word within {_HELD_UP:g} s of what is there for the workers"] if silent else []
+    return [*notes, *checkup.differences(seen)]
 
 
 def _lacks(config: ClusterConfig, seen: Seen) -> list[Finding]:

@@ -37,6 +37,7 @@ class Answering:
         }
         self.asked: dict[str, Any] = {}
         self.gone: list[str] = []
+        self.silent: list[tuple[str, str]] = []
 
     def ask(self, about: str, questions: dict[str, Any], seconds: float) -> dict[str, HostAnswered]:
         return self.ask_all({about: questions}, seconds)[about]
@@ -45,7 +46,9 @@ class Answering:
         self.asked |= questions
         return {
             about: {
-                host: HostAnswered(host, about, self.says[about][host], 0.0) for host in hosts if host not in self.gone
+                host: HostAnswered(host, about, self.says[about][host], 0.0)
+                for host in hosts
+                if host not in self.gone and (about, host) not in self.silent
             }
             for about, hosts in questions.items()
         }
@@ -126,3 +129,8 @@ def test_one_that_is_lost_meanwhile(agents: Answering) -> None:
 def test_what_a_host_cannot_find_out_is_left_to_the_workers(agents: Answering, silent: str) -> None:
     agents.says[silent]["a"] = None
     assert require(agents) == []
+
+
+def test_one_that_does_not_answer_is_told_of_and_left_to_its_workers(agents: Answering) -> None:
+    agents.silent = [("premises", "b")]
+    assert require(agents, Script("x.py")) == ["b: no word within 10 s of what is there for the workers"]

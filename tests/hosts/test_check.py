@@ -302,6 +302,7 @@ class TestRun:
         path = ":".join(str(host.home) for host in hosts.bed.hosts)
         ended = hosts.tflaunch("run", hosts.cluster(env={"PYTHONPATH": path}), "-m", "platform")
         assert ended.status == 0, ended.err
+        assert "10.77.0.2: no word within 10 s of what is there for the workers\n" in ended.err
         assert ended.run_dir is not None
         told = [json.loads(line) for line in (ended.run_dir / "events.jsonl").read_text().splitlines()]
         assert ("10.77.0.2", "dial") in [

@@ -56,6 +56,8 @@ class Training:
         all_of_them = len(self.hosts.bed.hosts) if phase == "start-up" else 1
         here = self.notes.glob
         self.until(lambda: len([*here(f"{phase}.worker*")]) == all_of_them, f"{phase} does not come")
+        if phase != "start-up":
+            self.until(lambda: self.has_saved(1), "nothing is saved")
 
     def pass_by(self, phase: Phase) -> None:
         """Let whoever waits in it go on; nobody waits in it again."""
@@ -82,12 +84,18 @@ class Training:
         return len([*self.checkpoints.glob("ckpt-*")]) >= times
 
     def end(self) -> tuple[int, str]:
-        """Wait for it, and see that of every worker each line has come once, up to its end."""
+        """Wait for it, and see that every line of every worker has come once, and in order."""
         status, err = self.run.end(within=150)
         for log in self.run_dir.glob("attempt-*/worker-*.log"):
             steps = self.steps(log)
-            assert steps == list(range(steps[0], steps[0] + len(steps))) if steps else True, log
+            assert steps == list(range(min(steps, default=0), max(steps, default=-1) + 1)), log
         return status, err
+
+    @property
+    def begun_at(self) -> list[int]:
+        """The first step of each attempt that has made one."""
+        made = [self.steps(log) for log in sorted(self.run_dir.glob("attempt-*/worker-0.log"))]
+        return [steps[0] for steps in made if steps]
 
     def assert_well(self, calm: Path) -> str:
         """It has come to its end, with the weights of a training to which nothing has happened; returns what it said."""
@@ -112,6 +120,7 @@ def test_a_host_crashes_and_comes_back(hosts: Field, calm: Path) -> None:
         training.pass_by(phase)
         host.start()
     err = training.assert_well(calm)
+    assert training.begun_at == [0, 20, 20]
     assert err.count("the agent on 10.77.0.2 was lost: its host answers, but the agent is gone") == 2
     assert err.count("the agent on 10.77.0.1 was lost: its host answers, but the agent is gone") == 1
 
@@ -123,12 +132,13 @@ def test_the_chiefs_host_crashes_for_good(hosts: Field, calm: Path) -> None:
     lost.crash()
     training.pass_by("training")
     assert f"without {lost.address}" in training.assert_well(calm)
+    assert training.begun_at == [0, 20]
     lost.start()
 
 
 def test_a_cable_is_out_for_a_while(hosts: Field, calm: Path) -> None:
     """TensorFlow may give its peer up; the agents are still there, and the next attempt finds them so."""
-    training = Training.start(hosts, *PHASES, max_restarts=3)
+    training = Training.start(hosts, *PHASES, max_restarts=3, warm=True)
     second = hosts.bed.hosts[1]
     for times, phase in enumerate(PHASES, 1):
         training.come_to(phase)
@@ -156,7 +166,7 @@ def test_two_hosts_cannot_talk_to_each_other_from_the_start(hosts: Field) -> Non
 
 def test_two_hosts_cannot_talk_to_each_other(hosts: Field) -> None:
     """The first time the run goes on; the second time it is at its end."""
-    training = Training.start(hosts, *PHASES, max_restarts=1)
+    training = Training.start(hosts, *PHASES, max_restarts=1, warm=True)
     training.pass_by("start-up")
     training.come_to("training")
     hosts.bed.part(*hosts.bed.hosts)
@@ -169,6 +179,7 @@ def test_two_hosts_cannot_talk_to_each_other(hosts: Field) -> None:
     status, err = training.end()
     assert status == 69, err
     assert err.count(PARTED) == 2
+    assert training.begun_at == [0, 20]
     remains.assert_whole(training.checkpoints)
 
 
@@ -177,7 +188,7 @@ def test_a_bad_line(hosts: Field, calm: Path, kind: str) -> None:
     """While the cluster forms, and from a step to a checkpoint. It takes its time, or another attempt."""
     second = hosts.bed.hosts[1]
     bad = partial(hosts.bed.losing, second, 30) if kind == "lossy" else partial(hosts.bed.slowed, second, "4mbit")
-    training = Training.start(hosts, *PHASES, max_restarts=5)
+    training = Training.start(hosts, *PHASES, max_restarts=5, warm=True)
     training.come_to("start-up")
     with bad():
         training.pass_by("start-up")

@@ -141,6 +141,8 @@ class TestNoReach:
         assert ended.status == 69
         assert re.search(r"10\.77\.0\.2: its agent did not start: .*python3: not found", ended.err)
         assert "is Python 3.11 or later there? Name one with --python" in ended.err
+        # By its path, as one of an environment that nobody has activated, it is found.
+        assert hosts.run("/bin/true").status == 0
 
     @pytest.mark.skipif(not Path(OLD).exists(), reason="an old Python is not installed")
     def test_one_with_an_old_python(self, hosts: Field) -> None:
