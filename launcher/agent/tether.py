@@ -160,6 +160,8 @@ class Tether:
             self._socket.close()
 
     def _on_launcher(self, descriptor: int) -> None:
+        if self.adrift is not None:
+            return  # it was readable in the same moment in which the session ended
         try:
             data = os.read(descriptor, wire.CHUNK)
         except BlockingIOError:
