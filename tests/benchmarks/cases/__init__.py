@@ -13,6 +13,7 @@ from tests.benchmarks.cases import (
     noop,
     output,
     recovery,
+    slurm,
     testing,
     training,
     warm,
@@ -26,6 +27,6 @@ def every(*, large: bool) -> list[Case]:
     """The cases, in the order of the report; ``large`` adds those, and those launchers, that take minutes."""
     return [
         case
-        for module in (noop, output, kill, idle, warm, hosts, agents, recovery, testing, checkpoint, training)
+        for module in (noop, output, kill, idle, warm, hosts, agents, slurm, recovery, testing, checkpoint, training)
         for case in module.cases(large=large)
     ]
