@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from contextlib import suppress
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _OLD = 30 * 86_400.0
+_MOMENT = 0.1
+# As landing.py has it, which comes to a host alone.
+_MOORINGS = f"/tmp/tflaunch-{os.getuid()}"  # noqa: S108 - see there
 
 
 def leftovers() -> dict[str, object]:
@@ -28,9 +32,10 @@ def leftovers() -> dict[str, object]:
 
 
 def tidy() -> list[str]:
-    """Delete the old folders; returns their paths."""
+    """Delete the old folders, and the sockets of agents that are gone; returns the paths of the folders."""
     import shutil
 
+    _delete_sockets()
     used = _in_use()
     old = [path for path in _folders() if _is_old(path, used)]
     for path in old:
@@ -40,6 +45,33 @@ def tidy() -> list[str]:
             os.rename(path, gone)
             shutil.rmtree(gone, ignore_errors=True)
     return [path for path in old if not os.path.exists(path)]
+
+
+def _delete_sockets() -> None:
+    with suppress(OSError):
+        dead = [
+            entry.path
+            for entry in os.scandir(_MOORINGS)
+            if stat.S_ISSOCK(entry.stat().st_mode) and _is_dead(entry.path)
+        ]
+        # One that was made just now may not have been listened at yet.
+        time.sleep(_MOMENT if dead else 0)
+        for path in filter(_is_dead, dead):
+            os.unlink(path)
+
+
+def _is_dead(path: str) -> bool:
+    """Whether nobody listens at a socket any more."""
+    import socket
+
+    with socket.socket(socket.AF_UNIX) as caller:
+        try:
+            caller.connect(path)
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def _folders() -> Iterator[str]:

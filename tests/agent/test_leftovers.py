@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -51,6 +52,17 @@ def test_no_more_than_the_old_ones_are_deleted(cache: Path) -> None:
     assert sorted(tidy()) == [agent, code]
     assert [str(path) for path in sorted(cache.glob("*"))] == [fresh, str(cache / "code")]
     assert list((cache / "code").iterdir()) == []
+
+
+def test_sockets_at_which_nobody_listens_go(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.agent.leftovers._MOORINGS", str(tmp_path))
+    with socket.socket(socket.AF_UNIX) as dead, socket.socket(socket.AF_UNIX) as alive:
+        dead.bind(str(tmp_path / "dead"))
+        alive.bind(str(tmp_path / "alive"))
+        alive.listen()
+        (tmp_path / "file").touch()
+        tidy()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["alive", "file"]
 
 
 def test_what_a_process_uses_stays(cache: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,8 @@ class Field:
         self.bed.until(lambda: not any(host.processes() for host in self.bed.hosts), "processes are left on a host")
         for host in self.bed.hosts:
             assert host.listening() == []
+            # The sockets at which agents are met again.
+            assert host.files(f"/tmp/tflaunch-{os.getuid()}") == []
 
 
 @pytest.fixture

@@ -126,7 +126,7 @@ def test_a_host_crashes_and_comes_back(hosts: Field, calm: Path) -> None:
 
 
 def test_the_chiefs_host_crashes_for_good(hosts: Field, calm: Path) -> None:
-    training = Training.start(hosts, "training", max_restarts=3, min_workers=1)
+    training = Training.start(hosts, "training", max_restarts=3, min_workers=1, lease=5)
     lost = hosts.bed.hosts[0]
     training.come_to("training")
     lost.crash()

@@ -122,6 +122,13 @@ class Host:
         ports = [line.split()[3].rpartition(":")[2] for line in said.splitlines()]
         return [port for port in ports if port != "22"]
 
+    def files(self, folder: str) -> list[str]:
+        """What lies in a folder that it alone sees."""
+        assert self._process is not None
+        (sshd,) = psutil.Process(self._process.pid).children()
+        place = Path(f"/proc/{sshd.pid}/root{folder}")
+        return [path.name for path in place.iterdir()] if place.is_dir() else []
+
     def run(self, *command: str) -> str:
         """What a command says that somebody runs on it."""
         return _ip("netns", "exec", self.namespace, *command)
