@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import signal
 import time
 from contextlib import suppress
@@ -11,20 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 from launcher import events
 from launcher.errors import DeadlineError, Interrupted, TflaunchError, UnavailableError
-from launcher.link import Link
+from launcher.gathering import Gathering, expect, is_there, listen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from launcher.engines import Channel, Docks
+    from launcher.link import Link
     from launcher.loop import Loop
     from launcher.run_dir import RunDir
     from launcher.tree import Tree
 
-_HELLO = 30.0
-# The last pause is of 6 to 13 s.
-_KNOCKS = 6
 _FAREWELL = 10.0
 
 
@@ -43,15 +40,16 @@ class Agents:
         self._links: dict[str, Link] = {}
         self._leased: dict[str, tuple[int, ...]] = {}
         self._hosts: tuple[str, ...] = ()
-        for host, each in started.items():
-            self._listen_to(host, self._link(host, each))
+        for host, channel in started.items():
+            self._links[host] = expect(host, channel, docks, loop)
 
     @classmethod
     def at_work(cls, docks: Docks, links: Mapping[str, Link], loop: Loop, run_dir: RunDir) -> Agents:
         """Those that have been there for earlier runs."""
         made = cls(docks, {}, loop, run_dir)
         for host, link in links.items():
-            made._listen_to(host, link)
+            made._links[host] = link
+            listen(link, loop)
         return made
 
     def __enter__(self) -> Agents:
@@ -116,63 +114,17 @@ class Agents:
         return gone
 
     def _gather(self, hosts: Sequence[str]) -> dict[str, UnavailableError]:
-        """Wait until each host's agent has said hello, or will not; returns why for the latter.
-
-        Where too many came at once for those who let them in, some knock again.
-        """
-        gone: dict[str, UnavailableError] = {}
-        knocks = dict.fromkeys(hosts, 0)
-        while awaited := [host for host in hosts if host not in gone and not self._is_there(host)]:
-            not_started = [host for host in awaited if not knocks[host] and host not in self._links]
-            room = self._docks.engine.at_once - (len(awaited) - len(not_started))
-            if not_started and room > 0:
-                self._knock(not_started[:room], knocks, gone)
-                continue
+        """Wait until each host's agent has said hello, or will not; returns why for the latter."""
+        gathering = Gathering(hosts, self._docks, self._loop, self._links)
+        while gathering.goes_on():
             for event in self._happening():
-                self._greet(event, knocks, gone)
-        return gone
-
-    def _greet(self, event: events.Event, knocks: dict[str, int], gone: dict[str, UnavailableError]) -> None:
-        match event:
-            case events.AgentReady(host):
-                self._loop.cancel_timer(f"hello {host}")
-            case events.AgentLost(host, why) if host in knocks:
-                self._loop.cancel_timer(f"hello {host}")
-                channel = self._links[host].channel
-                if channel.turned_away and knocks[host] < _KNOCKS:
-                    self._loop.set_timer(f"knock {host}", _chance(0.2, 0.4) * 2 ** knocks[host])
-                else:
-                    gone[host] = UnavailableError(f"{host}: its agent did not start: {why}", channel.hint)
-            case events.DeadlinePassed(name) if name.startswith("knock "):
-                self._knock([name.removeprefix("knock ")], knocks, gone)
-            case events.DeadlinePassed(name) if name.startswith("hello "):
-                host, why = name.removeprefix("hello "), f"no word from its agent within {_HELLO:g} s"
-                list(self._loop.drop(self._links[host], why))
-                gone[host] = UnavailableError(f"{host}: {why}", self._links[host].channel.hint)
-            case events.AgentFault():
-                self._raise_if_fatal(event)
-
-    def _knock(self, hosts: Sequence[str], knocks: dict[str, int], gone: dict[str, UnavailableError]) -> None:
-        for host in hosts:
-            knocks[host] += 1
-        try:
-            for host, channel in self._docks.open(hosts).items():
-                self._listen_to(host, self._link(host, channel))
-        except UnavailableError as error:
-            gone.update(dict.fromkeys(hosts, error))
+                if isinstance(event, events.AgentFault):
+                    self._raise_if_fatal(event)
+                gathering.take(event)
+        return gathering.gone
 
     def _is_there(self, host: str) -> bool:
-        link = self._links.get(host)
-        return link is not None and bool(link.facts) and not link.lost
-
-    def _link(self, host: str, channel: Channel) -> Link:
-        return Link(host, channel, again=self._docks.meet_again, lease=self._docks.lease)
-
-    def _listen_to(self, host: str, link: Link) -> None:
-        self._links[host] = link
-        self._loop.add(link)
-        if not link.facts:
-            self._loop.set_timer(f"hello {host}", _HELLO)
+        return is_there(self._links, host)
 
     def lease(self, needs: Mapping[str, Sequence[int]], ports: tuple[int, int] | None) -> dict[int, int]:
         """Lease a port for each task, on the host that will use it. What is leased already stays.
@@ -397,11 +349,6 @@ class Agents:
                 break
         for link in self._links.values():
             list(link.give_up("did not leave when told to"))
-
-
-def _chance(low: float, high: float) -> float:
-    """Where it falls, so that those who were turned away together do not come back together."""
-    return low + (high - low) * int.from_bytes(os.urandom(2), "big") / 65_535
 
 
 def _missing(gone: Mapping[str, UnavailableError], count: int) -> UnavailableError:

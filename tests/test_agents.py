@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from launcher import agents as agents_module
-from launcher import events
+from launcher import events, gathering
 from launcher.agent import wire
 from launcher.agents import Agents
 from launcher.config import ClusterConfig, HostSpec, Program
@@ -133,7 +132,7 @@ class TestMeet:
         assert pair.agents.meet(["a", "b", "c"])["c"]["clock"] == 9.0
 
     def test_but_not_for_ever(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(agents_module, "_KNOCKS", 2)
+        monkeypatch.setattr(gathering, "_KNOCKS", 2)
         pair.doors["c"] = [mute(), mute()]
         for away in pair.doors["c"]:
             away.turned_away = True
@@ -205,7 +204,7 @@ class TestRevive:
         assert pair.revive(greeting()) == {}
 
     def test_it_says_nothing(self, pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(agents_module, "_HELLO", 0.01)
+        monkeypatch.setattr(gathering, "_HELLO", 0.01)
         pair.lose_b()
         silent = Wire()
         assert pair.revive(silent) == {"b": "no word from its agent within 0.01 s"}
