@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _DAEMONS = ("munged", "slurmctld", "slurmd")
 _SBIN = "/usr/sbin"
 CORES = 4
+# Not among those that the kernel gives to whoever asks for any.
+SRUN_PORTS = "61001-61400"
 
 
 def missing() -> str:
@@ -35,7 +37,7 @@ class Cluster(Testbed):
 
     Args:
         gpus: as many on each node, which are no GPUs but look like some to Slurm.
-        settings: further lines of slurm.conf.
+        settings: further lines of slurm.conf; they may say something else than ours.
     """
 
     def __init__(self, count: int, *, gpus: int = 0, settings: Sequence[str] = ()) -> None:
@@ -75,7 +77,7 @@ class Cluster(Testbed):
         self._start_munge()
         super()._make()
         self._daemons.append(self._start(self.on_controller([f"{_SBIN}/slurmctld", "-D", "-f", str(self.conf)])))
-        self.until(self._is_up, f"the nodes are not idle: see {self.folder}/slurmctld.log")
+        self.until(self.is_up, f"the nodes are not idle: see {self.folder}/slurmctld.log")
 
     def _unmake(self) -> None:
         for daemon in self._daemons:
@@ -84,7 +86,8 @@ class Cluster(Testbed):
             daemon.wait()
         super()._unmake()
 
-    def _is_up(self) -> bool:
+    def is_up(self) -> bool:
+        """All nodes are there, and have nothing to do."""
         done = subprocess.run(
             self.on_controller(["sinfo", "--noheader", "--Node", "--format=%T"]),
             env={**os.environ, **self.environment},
