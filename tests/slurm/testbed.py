@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _DAEMONS = ("munged", "slurmctld", "slurmd")
 _SBIN = "/usr/sbin"
-CORES = 4
 # Not among those that the kernel gives to whoever asks for any.
 SRUN_PORTS = "61001-61400"
 
@@ -36,14 +35,15 @@ class Cluster(Testbed):
     """Nodes n1 .. nN, whose names resolve nowhere, on hosts h1 .. hN. As a context manager it leaves nothing behind.
 
     Args:
+        cores: as many on each node, for Slurm.
         gpus: as many on each node, which are no GPUs but look like some to Slurm.
         settings: further lines of slurm.conf; they may say something else than ours.
     """
 
-    def __init__(self, count: int, *, gpus: int = 0, settings: Sequence[str] = ()) -> None:
+    def __init__(self, count: int, *, cores: int = 4, gpus: int = 0, settings: Sequence[str] = ()) -> None:
         super().__init__(count, shared=True)
         self.conf = self.folder / "slurm.conf"
-        self._gpus = gpus
+        self._cores, self._gpus = cores, gpus
         self._settings = settings
         self._munge = self.folder / "munge"
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -125,7 +125,7 @@ class Cluster(Testbed):
             os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
         gres = f" Gres=gpu:{self._gpus}" if devices else ""
         nodes = [
-            f"NodeName={self.node(host.number)} NodeHostName={host.name} NodeAddr={host.address} CPUs={CORES} RealMemory=1000{gres}"
+            f"NodeName={self.node(host.number)} NodeHostName={host.name} NodeAddr={host.address} CPUs={self._cores} RealMemory=1000{gres}"
             for host in self.hosts
         ]
         partition = f"PartitionName=main Nodes=n[1-{len(self.hosts)}] Default=YES MaxTime=INFINITE State=UP"
