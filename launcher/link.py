@@ -173,6 +173,7 @@ class Link:
         if self.is_open:
             self._close(why)
         self.lost = True
+        self.channel.abandon()
         if not self.leaving:
             yield events.AgentLost(self.host, self._epitaph(why))
 
@@ -188,7 +189,7 @@ class Link:
 
     def _epitaph(self, why: str) -> str:
         if self.channel.deserted:
-            return "its host answers, but the agent is gone: it was killed, or the host was started again"
+            return self.channel.deserted
         return why if self.down is None else f"out of reach for {time.monotonic() - self.down:.0f} s: {why}"
 
     @property

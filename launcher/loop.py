@@ -119,6 +119,8 @@ class Loop:
         yield from self._on_time()
 
     def _read(self, link: Link) -> Iterator[events.Event]:
+        if not link.is_open:
+            return  # what else happened at the same moment has closed it
         descriptors = link.channel.stdin, link.channel.stdout
         yield from link.receive()
         if not link.is_open or descriptors != (link.channel.stdin, link.channel.stdout):

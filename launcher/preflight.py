@@ -78,6 +78,7 @@ def nodes(environment: Mapping[str, str]) -> Layer:
 def findings(config: ClusterConfig) -> Iterator[Flaw]:
     """Yield what a configuration names that is not there; about other hosts, only what can be seen from here."""
     yield from _engine(config)
+    yield from _nodes(config)
     if not all(host.is_this_machine for host in config.hosts):
         return
     yield from _ports(config)
@@ -148,6 +149,14 @@ def _engine(config: ClusterConfig) -> Iterator[Flaw]:
         known = engines.names()
         hint = nearest(config.engine, known) or f"known: {', '.join(known)}"
         yield Flaw(("engine",), f'there is no engine "{config.engine}" here', hint)
+
+
+def _nodes(config: ClusterConfig) -> Iterator[Flaw]:
+    """More than the allocation has that we are in."""
+    there = sum(host.node is not None for host in config.hosts)
+    if there and config.slurm.nodes is not None and config.slurm.nodes > there:
+        hint = "ask for as many: salloc -N, or tflaunch submit"
+        yield Flaw(("slurm", "nodes"), f"are {config.slurm.nodes}, but the allocation has {there}", hint)
 
 
 def _ports(config: ClusterConfig) -> Iterator[Flaw]:

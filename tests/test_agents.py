@@ -208,7 +208,7 @@ class TestRevive:
         pair.lose_b()
         silent = Wire()
         assert pair.revive(silent) == {"b": "no word from its agent within 0.01 s"}
-        assert silent.deeds == ["kill", "wait", "close"]
+        assert silent.deeds == ["kill", "wait", "close", "abandon"]
         assert pair.revive(greeting()) == {}
 
     def test_it_ends_before_it_says_anything(self, pair: Pair) -> None:

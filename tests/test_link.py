@@ -31,7 +31,7 @@ class Wire:
     landed = True
     turned_away = False
     stranded = False
-    deserted = False
+    deserted = ""
 
     def read(self, size: int) -> bytes:
         return os.read(self.stdout, size)
@@ -53,6 +53,9 @@ class Wire:
         self.deeds.append("close")
         for descriptor in (self.stdin, self.stdout):
             os.close(descriptor)
+
+    def abandon(self) -> None:
+        self.deeds.append("abandon")
 
     def says(self, data: bytes) -> None:
         os.write(self.words_end, data)
@@ -263,7 +266,7 @@ class TestReconnect:
         os.close(agent.words_end)
         list(leased.receive())
         comes.append(Returning(0))
-        comes[0].deserted = True
+        comes[0].deserted = "its host answers, but the agent is gone"
         list(leased.look())
         os.close(leased.channel.words_end)  # type: ignore[attr-defined]
         (lost,) = leased.receive()
@@ -296,14 +299,14 @@ class TestLoss:
         os.close(agent.words_end)
         assert list(link.receive()) == [events.AgentLost("a", "it ended with status 3")]
         assert link.lost
-        assert agent.deeds == ["wait", "close"]
+        assert agent.deeds == ["wait", "close", "abandon"]
 
     def test_after_bye_it_is_no_loss(self, link: Link, agent: Wire) -> None:
         link.bye()
         os.close(agent.words_end)
         assert list(link.receive()) == []
         assert link.lost
-        assert agent.deeds == ["wait", "close"]
+        assert agent.deeds == ["wait", "close", "abandon"]
 
     @pytest.mark.parametrize("noise", [b"Welcome to host a!\n", b"\xff" * 100])
     def test_what_is_no_frame_of_ours_ends_it(self, link: Link, agent: Wire, noise: bytes) -> None:
@@ -312,18 +315,18 @@ class TestLoss:
         assert isinstance(event, events.AgentLost)
         assert "no frame of ours" in event.why
         assert repr(noise[:7])[2:-1] in event.why
-        assert agent.deeds == ["kill", "wait", "close"]
+        assert agent.deeds == ["kill", "wait", "close", "abandon"]
 
     def test_another_protocol_ends_it(self, link: Link, agent: Wire) -> None:
         agent.says(hello(5.0, protocol=99))
         (event,) = link.receive()
         assert event == events.AgentLost("a", f"speaks protocol 99, this launcher speaks {wire.PROTOCOL}")
-        assert agent.deeds == ["kill", "wait", "close"]
+        assert agent.deeds == ["kill", "wait", "close", "abandon"]
 
     def test_it_is_told_once(self, link: Link, agent: Wire) -> None:
         assert list(link.give_up("silent")) == [events.AgentLost("a", "silent")]
         assert list(link.give_up("again")) == []
-        assert agent.deeds == ["kill", "wait", "close"]
+        assert agent.deeds == ["kill", "wait", "close", "abandon"]
 
 
 class TestOrders:

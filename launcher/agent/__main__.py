@@ -36,6 +36,8 @@ HEARTBEAT = 2.0
 _LONGEST_WAIT = 86_400.0
 # How long descendants of a worker that is gone may hold its pipes.
 _DRAIN = 2.0
+# Slurm tells every process of a step to end, and the guard passes on what it is told: for so many seconds that is once.
+_ECHO = 1.0
 
 
 class Agent:
@@ -57,7 +59,7 @@ class Agent:
         self._held_back = False
         self._beat = time.monotonic()
         self._guard = os.getppid()
-        self._told_to_end = False
+        self._told_to_end: float | None = None
 
     def run(self) -> None:
         """Serve the launcher until it says bye, goes away, or falls silent; then end whatever is left."""
@@ -254,11 +256,12 @@ class Agent:
 
     def _on_told_to_end(self) -> None:
         """The host goes down, say. The workers have time to save: the launcher stops them everywhere, and says bye."""
-        if self._told_to_end or os.getppid() != self._guard:
-            self._ending = True  # told again, or by the kernel because the guard is gone
-            return
-        self._told_to_end = True
-        self._tell("terminated")
+        now = time.monotonic()
+        if os.getppid() != self._guard or (self._told_to_end is not None and now > self._told_to_end + _ECHO):
+            self._ending = True  # by the kernel because the guard is gone, or told again
+        elif self._told_to_end is None:
+            self._told_to_end = now
+            self._tell("terminated")
 
     def _tell_of_stops(self) -> None:
         """Somebody has stopped a worker, or let it go on: the kernel says so as it says that one has ended."""

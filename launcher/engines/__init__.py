@@ -73,8 +73,8 @@ class Channel(Protocol):
         """It did not start because too many wanted to at once: another try may help."""
 
     @property
-    def deserted(self) -> bool:
-        """Where an agent was to be met again, there is none any more."""
+    def deserted(self) -> str:
+        """Why, where an agent was to be met again, there is none any more; empty while there may be."""
 
     def read(self, size: int) -> bytes | None:
         """What has come, now that ``stdout`` is readable; nothing at its end, None where that was not for us to read."""
@@ -93,6 +93,9 @@ class Channel(Protocol):
 
     def close(self) -> None:
         """Close the descriptors."""
+
+    def abandon(self) -> None:
+        """Nobody comes back to the agent, or it has been told to go: end what else has carried it. Call it last."""
 
 
 class Engine(Protocol):

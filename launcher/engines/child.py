@@ -74,9 +74,9 @@ class Child:
         return "".join(last_lines(self.log, 1))
 
     @property
-    def deserted(self) -> bool:
+    def deserted(self) -> str:
         """Nobody is met here again."""
-        return False
+        return ""
 
     def read(self, size: int) -> bytes:
         """What has come."""
@@ -118,6 +118,9 @@ class Child:
             self._open = False
             os.close(self.stdin)
             os.close(self.stdout)
+
+    def abandon(self) -> None:
+        """There is nothing else."""
 
     @classmethod
     def start(cls, argv: list[str], log: Path) -> Self:

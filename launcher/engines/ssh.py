@@ -75,7 +75,7 @@ class SshChannel(Child):
         return self._arrival.take(data)
 
     @property
-    def deserted(self) -> bool:
+    def deserted(self) -> str:
         """The host was reached, and its agent is not there."""
         return self._arrival.deserted
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # More before the agent's first word is no login shell's greeting.
 _NOISE = 1 << 20
+_DESERTED = "its host answers, but the agent is gone: it was killed, or the host was started again"
 
 
 class Arrival:
@@ -27,12 +28,12 @@ class Arrival:
 
     Attributes:
         heard: the last of it, empty until anything came.
-        deserted: the host was reached, and the agent that was to be met again is not there.
+        deserted: why, where the host was reached, the agent that was to be met again is not there; else empty.
     """
 
     def __init__(self) -> None:
         self.heard = b""
-        self.deserted = False
+        self.deserted = ""
 
     def take(self, data: bytes) -> Landing:
         """Wait for its mark, past whatever a login shell prints; say what to send, and what is the agent's own."""
@@ -47,7 +48,7 @@ class Arrival:
                 count, rest = after[1 : 1 + landing.COUNT], after[1 + landing.COUNT :]
                 return Landing(rest=rest, had=int.from_bytes(count, "big"))
             case b"!":
-                self.deserted = True
+                self.deserted = _DESERTED
         if not mark:
             # As much as may be the beginning of the mark.
             self.heard = self.heard[-_NOISE:]

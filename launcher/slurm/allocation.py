@@ -42,7 +42,10 @@ def read(environment: Mapping[str, str]) -> Allocation | None:
     if not job or not names:
         return None
     nodes = list(expand(names))
-    counts = list(repeated(environment.get("SLURM_TASKS_PER_NODE", f"1(x{len(nodes)})")))
+    one_each = f"1(x{len(nodes)})"
+    # Of a job that has not said how many, --exclusive tells how many there is room for (22.05); srun starts one on each node.
+    asked = "SLURM_NTASKS" in environment
+    counts = list(repeated(environment.get("SLURM_TASKS_PER_NODE", one_each) if asked else one_each))
     if len(counts) != len(nodes):
         told = f"SLURM_JOB_NODELIST has {len(nodes)} nodes, but SLURM_TASKS_PER_NODE {len(counts)}"
         raise UnavailableError(f"job {job}: {told}", "start tflaunch in the job itself, not in one of its steps")

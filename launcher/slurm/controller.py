@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.errors import UnavailableError
+from launcher.slurm.allocation import expand
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -18,6 +19,8 @@ _PATIENCE = 60.0
 # For workers to save their work, and Slurm to tidy up.
 _LONG = 300.0
 _PAUSE = 0.5
+# As in gpu:a100:2(IDX:0-1).
+_GPUS = re.compile(r"\bgpu:(?:[^:,()]+:)?(\d+)")
 
 
 def addresses(nodes: Iterable[str]) -> dict[str, str]:
@@ -28,6 +31,18 @@ def addresses(nodes: Iterable[str]) -> dict[str, str]:
     """
     said = ask("scontrol", "--oneliner", "show", "node", ",".join(nodes))
     return dict(re.findall(r"^NodeName=(\S+).*? NodeAddr=(\S+)", said, re.MULTILINE))
+
+
+def gpus(job: str) -> dict[str, int]:
+    """How many a job has on each node where it has any.
+
+    Raises:
+        UnavailableError: the controller does not say.
+    """
+    said = ask("scontrol", "--details", "--oneliner", "show", "job", job)
+    groups = re.findall(r" Nodes=(\S+) CPU_IDs=\S* Mem=\S* GRES=(\S*)", said)
+    counts = {node: sum(map(int, _GPUS.findall(gres))) for names, gres in groups for node in expand(names)}
+    return {node: count for node, count in counts.items() if count}
 
 
 def submit(script: Path) -> str:

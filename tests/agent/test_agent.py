@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from launcher.agent import wire
+from launcher.agent.__main__ import _ECHO
 from launcher.config import HostSpec
 from launcher.engines import Berth
 from launcher.engines.local import LocalEngine
@@ -501,8 +503,10 @@ class TestEnd:
         worker = watch(agent.start(DEAF))
         os.kill(asked, number)
         assert agent.next("terminated")
+        os.kill(loop, number)  # as Slurm does, which tells both
         agent.order({"do": "stacks"})
         assert agent.next("stacks")["task"] == 0
+        time.sleep(_ECHO)
         os.kill(asked, number)
         assert agent.left() == "it ended with status 0"
         assert worker.ends(within=0)

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from tests.acceptance.conftest import Command
@@ -58,6 +60,30 @@ class Site:
         (self.folder / "script.py").write_text(text)
         return "script.py"
 
+    def program(self, name: str, text: str) -> str:
+        """Write a program of the shell's; returns its path."""
+        path = self.folder / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def running(self) -> str:
+        """The only job that there is."""
+        (found,) = self.cluster.ask("squeue", "--noheader", "--format=%A").split()
+        return found
+
+    def kill_agent(self, number: int) -> None:
+        """Kill both processes of the agent on a node, at once."""
+        for process in self.cluster.hosts[number - 1].processes():
+            with suppress(psutil.Error):
+                if process.name().startswith("python"):
+                    process.kill()
+
+    def happened(self, event: str, times: int = 1) -> bool:
+        """Whether the newest run has had this so often."""
+        log = self.folder / "runs/latest/events.jsonl"
+        return log.exists() and log.read_text().count(f'"event": "{event}"') >= times
+
     @staticmethod
     def job(folder: Path) -> str:
         """The job that a run is by now."""
@@ -68,14 +94,23 @@ class Site:
         self.cluster.until(lambda: not self.cluster.ask("squeue", "--noheader"), "jobs are left")
         hosts = self.cluster.hosts
         self.cluster.until(lambda: not any(host.processes() for host in hosts), "processes are left on a node")
+        self.cluster.until(lambda: not self._at_login(), "something is left on the login node")
+
+    def _at_login(self) -> list[psutil.Process]:
+        ours = {"tflaunch", "salloc", "srun"}
+        found = []
+        for process in self.cluster.at_login():
+            with suppress(psutil.Error):
+                found += [process] * (process.name() in ours)
+        return found
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Three nodes of four cores."""
+    """Three nodes of four cores, which Slurm does not give up before we do; what is for srun has ports of its own."""
     if why := testbed.missing():
         pytest.skip(why)
-    with Cluster(3) as made:
+    with Cluster(3, settings=("SlurmdTimeout=100", f"SrunPortRange={testbed.SRUN_PORTS}")) as made:
         yield made
 
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 _DAEMONS = ("munged", "slurmctld", "slurmd")
 _SBIN = "/usr/sbin"
-CORES = 4
+# Not among those that the kernel gives to whoever asks for any.
+SRUN_PORTS = "61001-61400"
 
 
 def missing() -> str:
@@ -34,14 +35,15 @@ class Cluster(Testbed):
     """Nodes n1 .. nN, whose names resolve nowhere, on hosts h1 .. hN. As a context manager it leaves nothing behind.
 
     Args:
+        cores: as many on each node, for Slurm.
         gpus: as many on each node, which are no GPUs but look like some to Slurm.
-        settings: further lines of slurm.conf.
+        settings: further lines of slurm.conf; they may say something else than ours.
     """
 
-    def __init__(self, count: int, *, gpus: int = 0, settings: Sequence[str] = ()) -> None:
+    def __init__(self, count: int, *, cores: int = 4, gpus: int = 0, settings: Sequence[str] = ()) -> None:
         super().__init__(count, shared=True)
         self.conf = self.folder / "slurm.conf"
-        self._gpus = gpus
+        self._cores, self._gpus = cores, gpus
         self._settings = settings
         self._munge = self.folder / "munge"
         self._daemons: list[subprocess.Popen[bytes]] = []
@@ -75,7 +77,7 @@ class Cluster(Testbed):
         self._start_munge()
         super()._make()
         self._daemons.append(self._start(self.on_controller([f"{_SBIN}/slurmctld", "-D", "-f", str(self.conf)])))
-        self.until(self._is_up, f"the nodes are not idle: see {self.folder}/slurmctld.log")
+        self.until(self.is_up, f"the nodes are not idle: see {self.folder}/slurmctld.log")
 
     def _unmake(self) -> None:
         for daemon in self._daemons:
@@ -84,7 +86,8 @@ class Cluster(Testbed):
             daemon.wait()
         super()._unmake()
 
-    def _is_up(self) -> bool:
+    def is_up(self) -> bool:
+        """All nodes are there, and have nothing to do."""
         done = subprocess.run(
             self.on_controller(["sinfo", "--noheader", "--Node", "--format=%T"]),
             env={**os.environ, **self.environment},
@@ -122,7 +125,7 @@ class Cluster(Testbed):
             os.mknod(device, 0o666 | 0o020000, os.makedev(1, 3))
         gres = f" Gres=gpu:{self._gpus}" if devices else ""
         nodes = [
-            f"NodeName={self.node(host.number)} NodeHostName={host.name} NodeAddr={host.address} CPUs={CORES} RealMemory=1000{gres}"
+            f"NodeName={self.node(host.number)} NodeHostName={host.name} NodeAddr={host.address} CPUs={self._cores} RealMemory=1000{gres}"
             for host in self.hosts
         ]
         partition = f"PartitionName=main Nodes=n[1-{len(self.hosts)}] Default=YES MaxTime=INFINITE State=UP"
