@@ -106,7 +106,7 @@ class Attempt:
 
     def _spawn(self, number: int) -> None:
         launch = self._plan.launches[number]
-        process = {"argv": launch.argv, "cwd": launch.cwd, "env": dict(launch.env), "cores": launch.task.cores}
+        process = {"argv": launch.argv, "cwd": launch.cwd, "env": launch.env, "cores": launch.task.cores}
         warm = None if launch.warm is None else dict(launch.warm)
         self._agents.order(self._host(number), "spawn", task=number, warm=warm, address=launch.address, **process)
 

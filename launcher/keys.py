@@ -169,7 +169,7 @@ KEYS = (
     ),
     Key(
         "workers",
-        Integer(1, MOST_TASKS),
+        Integer(1, 1_000_000),
         "Workers in all",
         "Spread evenly over the hosts that do not give a number of their own.",
         otherwise="what the hosts give, else 1 each",
@@ -284,7 +284,7 @@ KEYS = (
     ),
     Key(
         "min_workers",
-        Integer(1, MOST_TASKS),
+        Integer(1, 1_000_000),
         "Fewest workers to start again with, without the hosts that stay gone",
         "Each restart asks those hosts anew. The global batch stays as it is: the others share it.",
         otherwise="all workers, so that a host that stays gone ends the run",

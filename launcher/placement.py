@@ -139,14 +139,13 @@ def place(config: ClusterConfig, hosts: Sequence[Host]) -> tuple[Task, ...]:
         RequestError: more GPUs were asked for than a host has.
     """
     taken = seats(config, [host.address for host in hosts])
-    shares = {
-        host.address: _shares(config, host, [job for job, _, at in taken if at == host.address]) for host in hosts
-    }
-    tasks = []
-    for number, (job, index, address) in enumerate(taken):
-        cores, gpus = shares[address].pop(0)
-        tasks.append(Task(number, job, index, address, cores, gpus))
-    return tuple(tasks)
+    jobs: dict[str, list[str]] = {host.address: [] for host in hosts}
+    for job, _, address in taken:
+        jobs[address].append(job)
+    shares = {host.address: iter(_shares(config, host, jobs[host.address])) for host in hosts}
+    return tuple(
+        Task(number, job, index, address, *next(shares[address])) for number, (job, index, address) in enumerate(taken)
+    )
 
 
 def seats(config: ClusterConfig, addresses: Sequence[str]) -> list[tuple[str, int, str]]:

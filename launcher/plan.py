@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
@@ -34,8 +35,10 @@ class Launch(NamedTuple):
     """One task and the process that will be it.
 
     Attributes:
-        env: the variables that are set on top of the environment of its host.
-        why: for each of them, where it came from.
+        cluster: what its TF_CONFIG shares with those of all others; each is as long as the cluster is large, so it is put
+            together when somebody asks.
+        settings: the other variables that are set on top of the environment of its host.
+        why: for each of them, and TF_CONFIG, where it came from.
         warm: it is forked from a process that has imported TensorFlow with these variables set too; None: it is not.
         address: where peers dial it, if that is not the address of its host.
     """
@@ -43,14 +46,25 @@ class Launch(NamedTuple):
     task: Task
     argv: tuple[str, ...]
     cwd: str | None
-    env: Mapping[str, str]
+    cluster: str
+    settings: Mapping[str, str]
     why: Mapping[str, str]
     warm: Mapping[str, str] | None = None
     address: str | None = None
 
-    def shown_env(self) -> dict[str, str]:
-        """``env`` as it may be printed and stored: secrets and forwarded values hidden."""
-        return {name: HIDDEN if _hidden(name, self.why[name]) else value for name, value in self.env.items()}
+    @property
+    def tf_config(self) -> str:
+        """Its TF_CONFIG."""
+        return tf_config.render(self.cluster, self.task.job, self.task.index)
+
+    @property
+    def env(self) -> dict[str, str]:
+        """All variables that are set on top of the environment of its host."""
+        return {"TF_CONFIG": self.tf_config, **self.settings}
+
+    def shown_settings(self) -> dict[str, str]:
+        """``settings`` as they may be printed and stored: secrets and forwarded values hidden."""
+        return {name: HIDDEN if _hidden(name, self.why[name]) else value for name, value in self.settings.items()}
 
 
 @dataclass(frozen=True)
@@ -103,6 +117,7 @@ class Plan:
             "ports": "any free port" if config.ports is None else f"{config.ports[0]}-{config.ports[1]}",
             "origins": dict(config.origins),
             "notes": list(self.notes),
+            "cluster": json.loads(self.launches[0].cluster),
             "tasks": [_launch_as_json(launch) for launch in self.launches],
         }
 
@@ -147,28 +162,23 @@ def make(
         if task.is_dialled
     )
     at = {host.address: host for host in hosts}
+    shared = tf_config.text_of(cluster)
     launches = []
     for task in tasks:
         settings = [
-            *_ours(
-                config,
-                task,
-                tf_config.render(cluster, task.job, task.index),
-                (run, before + attempt),
-                at[task.host].decided,
-            ),
+            *_ours(config, task, (run, before + attempt), at[task.host].decided),
             *((name, value, "forwarded") for name, value in forwarded.items()),
             *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
         ]
-        env = {name: value for name, value, _ in settings}
         early = warmth.early if warmth is not None and task.number in warmth.tasks else None
         launches.append(
             Launch(
                 task,
                 command_line(config.command, at[task.host].python or interpreter, at[task.host].code or CODE),
                 at[task.host].folder or config.cwd,
-                env,
-                {name: why for name, _, why in settings},
+                shared,
+                {name: value for name, value, _ in settings},
+                {"TF_CONFIG": "tflaunch", **{name: why for name, _, why in settings}},
                 early,
                 own.get(task.number),
             )
@@ -231,12 +241,11 @@ def bracketed(address: str) -> str:
 
 
 def _ours(
-    config: ClusterConfig, task: Task, own_tf_config: str, run: tuple[str, int], decided: frozenset[str]
+    config: ClusterConfig, task: Task, run: tuple[str, int], decided: frozenset[str]
 ) -> list[tuple[str, str, str]]:
-    settings = [("TF_CONFIG", own_tf_config, "tflaunch")]
     name, attempt = run
     names = {"TFLAUNCH_RUN": name, "TFLAUNCH_ATTEMPT": str(attempt), "TFLAUNCH_TASK": f"{task.job}:{task.index}"}
-    settings += [(name, value, "tflaunch") for name, value in names.items()]
+    settings = [(name, value, "tflaunch") for name, value in names.items()]
     if config.checkpoint_dir is not None:
         settings.append(("TFLAUNCH_CHECKPOINT_DIR", config.checkpoint_dir, config.origins["checkpoint_dir"]))
     if task.is_dialled:
@@ -271,8 +280,9 @@ def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) 
         notes.append(f"{said}; --private keeps them in" if alone else said)
     if config.min_workers is not None and len(hosts) == 1 and len(config.hosts) == 1:
         notes.append("--min-workers changes nothing: there is no other host to go on with")
+    busy = Counter(task.host for task in tasks if task.job != "ps")
     for host in hosts:
-        computing = sum(task.host == host.address and task.job != "ps" for task in tasks)
+        computing = busy[host.address]
         there = len(host.gpus or ())
         if config.gpus_per_task is None and 0 < there < computing:
             notes.append(
@@ -297,6 +307,6 @@ def _launch_as_json(launch: Launch) -> dict[str, object]:
         "argv": list(launch.argv),
         "cwd": launch.cwd,
         "warm": launch.warm is not None,
-        "env": launch.shown_env(),
+        "env": launch.shown_settings(),
         "why": dict(launch.why),
     }

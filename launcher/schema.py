@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_TASKS = 65_535
-"""Every task listens on a port of its own."""
+"""On one host, where every task listens on a port of its own."""
 
 
 class Flaw(NamedTuple):

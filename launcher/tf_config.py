@@ -41,9 +41,14 @@ def cluster(tasks: Iterable[tuple[str, int, str]]) -> dict[str, list[str]]:
     return jobs
 
 
-def render(cluster: Mapping[str, Sequence[str]], job: str, index: int) -> str:
-    """TF_CONFIG of one task, as compact JSON. An evaluator sees the cluster without being in it."""
-    return json.dumps({"cluster": cluster, "task": {"type": job, "index": index}}, separators=(",", ":"))
+def text_of(cluster: Mapping[str, Sequence[str]]) -> str:
+    """The part of TF_CONFIG that all tasks share, as compact JSON."""
+    return json.dumps(cluster, separators=(",", ":"))
+
+
+def render(shared: str, job: str, index: int) -> str:
+    """TF_CONFIG of one task, whose cluster is ``shared``. An evaluator sees the cluster without being in it."""
+    return f'{{"cluster":{shared},"task":{{"type":"{job}","index":{index}}}}}'
 
 
 @dataclass(frozen=True)

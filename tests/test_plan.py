@@ -154,9 +154,9 @@ class TestEnvironment:
         whole = make(env={name: "hunter2", "PLAIN": "seen"})
         launch = whole.launches[0]
         assert launch.env[name] == "hunter2"
-        assert launch.shown_env()[name] == HIDDEN
+        assert launch.shown_settings()[name] == HIDDEN
         assert "hunter2" not in json.dumps(whole.as_json())
-        assert launch.shown_env()["PLAIN"] == "seen"
+        assert launch.shown_settings()["PLAIN"] == "seen"
 
     def test_forwarded_values_are_hidden_whatever_they_are_called(self) -> None:
         whole = make(forwarded={"PLAIN": "hunter2"})
@@ -199,5 +199,6 @@ class TestPlan:
         task = shown["tasks"][1]
         assert (task["task"], task["host"], task["cwd"]) == ("worker 1", "127.0.0.1", "/d")
         assert task["argv"] == ["/py", BOOT, "train.py"]
-        assert task["env"] == dict(whole.launches[1].env)
+        assert task["env"] == whole.launches[1].settings
+        assert shown["cluster"] == {"worker": ["127.0.0.1:20001", "127.0.0.1:20002"]}
         assert task["why"]["TF_CONFIG"] == "tflaunch"

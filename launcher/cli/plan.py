@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from launcher.plan import Launch, Plan
 
-# Shown once for all tasks where they are alike; long, and better read with `tflaunch explain`.
-_APART = ("TF_CONFIG",)
-
 
 @click.command(
     cls=request.RequestCommand, options_metavar="[CLUSTER.json] [OPTIONS] [SCRIPT | -m MODULE | -- COMMAND] [ARGS]..."
@@ -68,7 +65,7 @@ def _print_processes(console: Console, whole: Plan) -> None:
     console.print(_environment(whole))
     console.print("and its own TF_CONFIG", style="bold")
     for launch in whole.launches:
-        console.print(f"  {launch.task.label:<12}{launch.env['TF_CONFIG']}")
+        console.print(f"  {launch.task.label:<12}{launch.tf_config}")
     console.print()
 
 
@@ -91,14 +88,14 @@ def _tasks(whole: Plan) -> Table:
 
 def _environment(whole: Plan) -> Table:
     table = _table("  variable", "value", "from")
-    names = dict.fromkeys(name for launch in whole.launches for name in launch.env if name not in _APART)
+    names = dict.fromkeys(name for launch in whole.launches for name in launch.settings)
     for name in names:
         table.add_row(f"  {name}", _values(name, whole.launches), _why(name, whole.launches))
     return table
 
 
 def _values(name: str, launches: tuple[Launch, ...]) -> str:
-    values = [launch.shown_env().get(name, "-") or '""' for launch in launches]
+    values = [launch.shown_settings().get(name, "-") or '""' for launch in launches]
     return values[0] if len(set(values)) == 1 else ", ".join(values)
 
 

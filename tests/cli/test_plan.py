@@ -98,7 +98,7 @@ class TestJson:
         assert [task["task"] for task in shown["tasks"]] == ["worker 0", "worker 1"]
         task = shown["tasks"][1]
         assert (task["host"], task["argv"]) == ("127.0.0.1", ["true"])
-        assert json.loads(task["env"]["TF_CONFIG"])["task"] == {"type": "worker", "index": 1}
+        assert (task["job"], task["index"]) == ("worker", 1)
         assert task["env"]["TFLAUNCH_RUN"] == "mine-<time>-<id>"
 
     def test_it_holds_no_secret(self, monkeypatch: pytest.MonkeyPatch) -> None:
