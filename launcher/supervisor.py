@@ -89,6 +89,8 @@ class Supervisor:
     stacks: Report | None = field(init=False, default=None)
     _down: set[str] = field(init=False, default_factory=set)
     _states: list[_TaskState] = field(init=False)
+    _left: list[int] = field(init=False)
+    _awaited: set[int] = field(init=False)
     _now: float = field(init=False, default=0.0)
     _ending: bool = field(init=False, default=False)
     _signals: int = field(init=False, default=0)
@@ -103,11 +105,16 @@ class Supervisor:
         self.pulse = Pulse(self.plan.config.hang_deadline)
         self._joining = Joining(self.plan)
         self._states = [_TaskState(task) for task in self.plan.tasks]
+        self._left = [task.number for task in self.plan.tasks]
+        self._awaited = set(self.plan.deciding)
 
     @property
     def finished(self) -> bool:
         """Nothing of the run is left."""
-        return all(state.over for state in self._states)
+        # Asked after every event: who has been found to be over is not looked at again.
+        while self._left and self._states[self._left[-1]].over:
+            self._left.pop()
+        return not self._left
 
     def verdict(self) -> Verdict:
         """What happened."""
@@ -328,9 +335,8 @@ class Supervisor:
             return []
         if not state.succeeded:
             return self._on_failure(state)
-        if all(self._states[number].succeeded for number in self.plan.deciding):
-            return self._on_success()
-        return []
+        self._awaited.discard(event.task)
+        return [] if self._awaited else self._on_success()
 
     def _on_failure(self, state: _TaskState) -> list[Command]:
         if state.task.job == "evaluator":
