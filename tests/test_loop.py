@@ -102,6 +102,20 @@ class TestLinks:
         reader.join()
         assert received == order
 
+    def test_one_that_is_dropped_for_what_another_says_at_the_same_moment(self, loop: Loop) -> None:
+        agents = {name: Wire() for name in ("a", "b")}
+        links = {name: Link(name, agent) for name, agent in agents.items()}
+        for name, link in links.items():
+            loop.add(link)
+            agents[name].tells("released")
+        heard: list[str] = []
+        for event in loop.wait():
+            assert isinstance(event, events.PortsReleased)
+            heard.append(event.host)
+            for name in links.keys() - {event.host}:
+                list(loop.drop(links[name], "it is not needed any more"))
+        assert len(heard) == 1
+
     def test_a_lost_agent_is_told_of_once(self, loop: Loop, link: Link, agent: Wire) -> None:
         loop.add(link)
         os.close(agent.words_end)

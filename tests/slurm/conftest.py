@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from tests.acceptance.conftest import Command
+from tests.hosts.conftest import calm  # noqa: F401 - a fixture of theirs
 from tests.slurm import testbed
 from tests.slurm.testbed import Cluster
 

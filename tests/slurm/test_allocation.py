@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from functools import partial
 from typing import TYPE_CHECKING
@@ -71,6 +72,16 @@ class TestTasks:
     def test_more_workers_than_tasks(self, site: Site) -> None:
         ended = site.run("true", salloc=("-N2",), workers=5)
         assert "true: 5 workers on 2 hosts" in ended.err
+
+
+def test_each_node_has_the_python_that_is_named_for_it(site: Site) -> None:
+    hosts = []
+    for number, name in ((1, "one"), (2, "other")):
+        python = site.program(name, f'touch {name}-$SLURMD_NODENAME; exec {sys.executable} "$@"')
+        hosts.append({"address": f"10.77.0.{number}", "node": f"n{number}", "python": python})
+    ended = site.run("true", salloc=("-N2",), hosts=hosts)
+    assert ended.status == 0, ended.err
+    assert {path.name for path in site.folder.glob("*-n?")} == {"one-n1", "other-n2"}
 
 
 @pytest.mark.parametrize("names", ["n[1-3,7]", "n[8-11],m2", "r[1-2]n[08-11,3]", "a1,a10,a2"])
