@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,5 +90,9 @@ def _go_on(config: ClusterConfig, folder: Path, console: Console, status: int) -
     from launcher.slurm import job
 
     # The outcome that lies there may be that of an earlier job, as long as this one has not come to keeping its own.
-    if status == 128 + job.WARNING and (said := job.follow_up(config, folder, os.environ)):
+    if status != 128 + job.WARNING:
+        return
+    # Slurm ends what runs of a job that is queued again, and would end us before we have said so.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if said := job.follow_up(config, folder, os.environ):
         console.say(said)
