@@ -83,10 +83,11 @@ class TestStep:
             "0: slurmstepd: error: *** STEP 7.0 ON n1 CANCELLED AT 2026-11-26T09:56:30 ***",
             "srun: error: n1: task 0: Killed",
         )
-        step = begin("".join(f"echo '{line}';" for line in lines), two)
-        step.wait()
+        step = begin("".join(f"echo '{line}';" for line in lines) + "exec sleep 600", two)
         assert two["n1"].told.wait(20)
         assert two["n2"].told.wait(20)
+        for node in two:
+            step.leave(node)
         assert {step.said("n1"), step.said("n2")} == {lines[0].removeprefix("srun: error: ")}
 
     def test_a_name_is_not_part_of_another(self, begin: Callable[[str, Nodes], Step]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import click
 
 from launcher import preflight
 from launcher.cli import request
+from launcher.errors import Interrupted
 from launcher.layers import Layer
 
 if TYPE_CHECKING:
@@ -67,20 +69,30 @@ def _conduct(config: ClusterConfig, background: Background | None = None, into: 
     kernel.adopt_orphans()
     try:
         with Console(config.output) as console:
+            status = 0
             try:
                 outcome = run_cluster(config, console, background, into)
+                status = outcome.verdict.exit_status
                 console.tell(outcome)
+            except Interrupted as error:
+                status = error.exit_status
+                raise
             finally:
                 if config.engine == "slurm" and into is not None:
-                    _go_on(config, into, console)
+                    _go_on(config, into, console, status)
     finally:
         if ours:
             guard.end_descendants()
     return outcome.verdict.exit_status
 
 
-def _go_on(config: ClusterConfig, folder: Path, console: Console) -> None:
+def _go_on(config: ClusterConfig, folder: Path, console: Console, status: int) -> None:
     from launcher.slurm import job
 
+    # The outcome that lies there may be that of an earlier job, as long as this one has not come to keeping its own.
+    if status != 128 + job.WARNING:
+        return
+    # Slurm ends what runs of a job that is queued again, and would end us before we have said so.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if said := job.follow_up(config, folder, os.environ):
         console.say(said)

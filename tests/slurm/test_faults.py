@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -248,6 +249,18 @@ class TestRequest:
         assert (
             'engine "slurm": not in an allocation\n  get one with salloc, or leave that to tflaunch submit' in ended.err
         )
+
+    def test_how_an_earlier_job_has_ended_is_not_how_this_one_does(self, site: Site) -> None:
+        """A job is queued again that was warned, and not one that cannot even begin."""
+        first = site.run("true", salloc=("-N1",))
+        assert first.run_dir is not None
+        warned = {**first.outcome, "exit_status": 128 + signal.SIGUSR1}
+        (first.run_dir / "outcome.json").write_text(json.dumps(warned))
+        request = site.request(forward=["NOWHERE"], slurm={"requeue": True})
+        ended = site.tflaunch("salloc", "-N1")("run", request, f"--into={first.run_dir}", "--", "true")
+        assert ended.status == 2
+        assert "to be forwarded, but not set here: NOWHERE" in ended.err
+        assert "queue" not in ended.err
 
     def test_srun_is_not_there(self, site: Site) -> None:
         tools = site.folder / "tools"
