@@ -92,8 +92,11 @@ class TestContradictions:
             ({"hosts": [{"address": "a"}]}, ("hosts",), "are for Slurm to choose"),
             ({"private": True}, ("private",), "is for this machine alone"),
             ({"slurm": {"nodes": 3}, "workers": 2}, ("slurm", "nodes"), "are 3, but there are only 2 to run"),
-            ({"slurm": {"time": "1"}}, ("slurm", "time"), "the warning is to come 120 s before the limit of 60 s"),
-            ({"slurm": {"time": "1", "warning": 60}}, ("slurm", "warning"), "60 s before the limit of 60 s"),
+            (
+                {"slurm": {"time": "3"}},
+                ("slurm", "time"),
+                "comes 120 s before the limit of 180 s, or up to 60 s earlier",
+            ),
             ({"slurm": {"options": ["--exclusive", "-N3"]}}, ("slurm", "options", 1), "-N is ours to give"),
             ({"slurm": {"options": ["--time=3"]}}, ("slurm", "options", 0), "--time is ours to give"),
             (

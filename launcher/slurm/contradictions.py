@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from launcher.config import ClusterConfig, SlurmSpec
 
 _UNITS = (1, 60, 3600)
+# sbatch(1), --signal.
+_EARLY = 60
 
 
 def found(config: ClusterConfig) -> Iterator[Flaw]:
@@ -54,12 +56,9 @@ def seconds(time: str) -> int | None:
 
 def _in_time(spec: SlurmSpec) -> Iterator[Flaw]:
     limit = seconds(spec.time) if spec.time is not None else None
-    if limit is not None and spec.warning >= limit:
-        yield Flaw(
-            ("slurm", "warning") if spec.warning != 120 else ("slurm", "time"),
-            f"the warning is to come {spec.warning} s before the limit of {limit} s",
-            "ask for more time, or a shorter warning",
-        )
+    if limit is not None and spec.warning + _EARLY >= limit:
+        message = f"the warning comes {spec.warning} s before the limit of {limit} s, or up to {_EARLY} s earlier: no time is left"
+        yield Flaw(("slurm", "time"), message, "ask for more time, or a shorter warning")
 
 
 def _gpus_suffice(config: ClusterConfig) -> Iterator[Flaw]:
