@@ -124,15 +124,6 @@ def test_a_job_that_stands_still_is_not_queued_for_ever(site: Site) -> None:
     assert "no new step since the last job, which ended at step 7: not queued again" in said
 
 
-@pytest.mark.timeout(300)
-def test_the_time_is_over(site: Site) -> None:
-    """By Slurm's own clock, which looks twice a minute, and warns up to a minute early: not the second life, which is short."""
-    job, folder = submitted(site, "-t", "2", "--warning=59", "--requeue", "--", "sh", "-c", ENDLESS)
-    site.over(job, 200.0)
-    assert json.loads((folder / "outcome.json").read_text())["status"] == "ok"
-    assert "a warning that the time is nearly over" in (folder / f"job-{job}.log").read_text()
-
-
 def test_a_launcher_on_another_machine_is_reached_through_its_job(site: Site) -> None:
     """Whose socket is in a directory that both see, but leads nowhere here."""
     _, folder = submitted(site, "-N", "2", "--", "sh", "-c", "echo up; sleep 600")

@@ -37,21 +37,26 @@ def test_two_jobs_at_once(site: Site, calm: Path) -> None:
 
 
 def test_a_job_whose_time_is_over_goes_on_where_it_was(site: Site, calm: Path) -> None:
-    """It is warned in the midst of its training, and queued again: no step is lost, and none is made twice."""
+    """It is warned in the midst of its training, and queued again: no step is lost, and none is made twice.
+
+    By Slurm's own clock, which looks twice a minute: the limit is brought near once it trains, and put off for its second life.
+    """
     notes = site.folder / "notes"
     notes.mkdir()
     for phase in ("start-up", "checkpoint"):
         (notes / f"{phase}.over").touch()
     project.make(site.folder)
-    words = ("-N", "2", "--requeue", "-e", f"NOTES={notes}", "-m", "worker", *project.FLAGS)
+    words = ("-N", "2", "-t", "60", "--warning=59", "--requeue", "-e", f"NOTES={notes}", "-m", "worker", *project.FLAGS)
     ended = site.tflaunch()("submit", *words)
     assert ended.status == 0, ended.err
     job = ended.lines[-1]
     folder = (site.folder / "runs/latest").resolve()
     until = site.cluster.until
     until((notes / "training.worker:0").exists, "it does not train", within=90)
-    site.cluster.ask("scancel", "--batch", "--signal=USR1", job)
-    until(lambda: site.happened("Signalled"), "nobody is warned")
+    limit = ("scontrol", "update", f"JobId={job}")
+    site.cluster.ask(*limit, "TimeLimit=1")
+    until(lambda: site.happened("Signalled"), "nobody is warned", within=90)
+    site.cluster.ask(*limit, "TimeLimit=60")
     (notes / "training.over").touch()
     until((folder / "attempt-1").exists, "it is not queued again", within=90)
     site.over(job, 120)
