@@ -73,14 +73,10 @@ class RunDir:
             RequestError: nothing can be written there.
         """
         base = self.path.parent
-        try:
+        with _kept_under(base):
             base.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700)
             (self.path / "agents").mkdir(mode=0o700)
-        except OSError as error:
-            raise RequestError(
-                f"cannot keep the run under {base}: {error.strerror}", "choose another place with --run-dir"
-            ) from None
         _point(base / "latest", self.path.name)
 
     def make(self) -> None:
@@ -94,17 +90,13 @@ class RunDir:
             raise RequestError(f"{self.path} is not the directory of a run", "name one, or one that is not there yet")
         if held(self.path):
             raise RequestError(f"the run in {self.path} is alive", f"tflaunch stop {self.path} ends it")
-        try:
+        with _kept_under(base):
             base.mkdir(parents=True, exist_ok=True)
             self.path.mkdir(mode=0o700, exist_ok=True)
             self.lock = _lock(self.path)
             (self.path / "agents").mkdir(mode=0o700, exist_ok=True)
             self._put_away()
             self._attempt.mkdir(mode=0o700)
-        except OSError as error:
-            raise RequestError(
-                f"cannot keep the run under {base}: {error.strerror}", "choose another place with --run-dir"
-            ) from None
         _point(base / "latest", self.path.name)
 
     def _put_away(self) -> None:
@@ -228,6 +220,15 @@ def _lock(folder: Path) -> int | None:
         else:
             return descriptor
     return None
+
+
+@contextmanager
+def _kept_under(base: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        said = f"cannot keep the run under {base}: {error.strerror}"
+        raise RequestError(said, "choose another place with --run-dir") from None
 
 
 @contextmanager

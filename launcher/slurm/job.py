@@ -121,11 +121,9 @@ def end(folder: Path, entry: Entry, *, now: bool) -> str:
         raise UnavailableError(
             f"job {entry.job} goes on", f"scancel {entry.job} ends it at once, with what it has not saved"
         )
-    return (
-        f"{folder.name} has ended; {folder / OUTCOME} says how"
-        if (folder / OUTCOME).exists()
-        else f"{folder.name} has ended"
-    )
+    told = _ended(folder)
+    how = f" with status {told['exit_status']}: {told['reason']}" if told else ", and has left no word"
+    return f"{folder.name} has ended{how}"
 
 
 def follow_up(config: ClusterConfig, folder: Path, environment: Mapping[str, str]) -> str:
