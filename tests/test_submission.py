@@ -53,6 +53,27 @@ class TestScript:
             "exec tflaunch run train.py 'a b'",
         ]
 
+    def test_every_word_of_slurms(self) -> None:
+        asked = {
+            "account": "a",
+            "qos": "q",
+            "mem": "4G",
+            "constraint": "x&y",
+            "dependency": "afterok:1",
+            "cpus_per_task": 2,
+        }
+        lines = self.text(slurm=asked, min_workers=1, max_restarts=1)
+        said = [line.removeprefix("#SBATCH ") for line in lines if line.startswith("#SBATCH ")]
+        assert said[2:8] == [
+            "--account=a",
+            "--qos=q",
+            "--cpus-per-task=2",
+            "--mem=4G",
+            "'--constraint=x&y'",
+            "--dependency=afterok:1",
+        ]
+        assert said[-1] == "--no-kill"
+
     @pytest.mark.parametrize(
         ("values", "size"),
         [

@@ -27,7 +27,7 @@ def report(config: ClusterConfig, *, as_json: bool) -> int:
         told = {"fine": not bad, "slurm": {**seen._asdict(), "partitions": partitions}}
         click.echo(json.dumps({**told, "findings": [finding._asdict() for finding in found]}, indent=2))
         return UnavailableError.exit_status if bad else 0
-    click.echo(f"Slurm {seen.version} · {seen.controller}\n")
+    click.echo(f"Slurm {seen.version} · {seen.controller} · knows you by {seen.vouching or 'itself'}\n")
     click.echo("\n".join(_table(seen)))
     for finding in found:
         click.secho(

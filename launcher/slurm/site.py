@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from launcher.checkup import Finding
@@ -46,10 +47,12 @@ class Site(NamedTuple):
 
     Attributes:
         controller: what the controller says of itself.
+        vouching: what vouches for users there, such as munge.
     """
 
     version: str
     controller: str
+    vouching: str
     partitions: tuple[Partition, ...]
 
 
@@ -69,7 +72,8 @@ def look() -> Site:
             else "scontrol ping says whether it is up"
         )
         raise UnavailableError(str(error), hint) from None
-    return Site(version, ask("scontrol", "ping").strip(), parse(told))
+    vouching = re.search(r"^AuthType\s*=\s*(?:auth/)?(\S+)", ask("scontrol", "show", "config"), re.MULTILINE)
+    return Site(version, ask("scontrol", "ping").strip(), vouching[1] if vouching else "", parse(told))
 
 
 def parse(text: str) -> tuple[Partition, ...]:

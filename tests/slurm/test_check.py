@@ -18,6 +18,7 @@ def test_on_a_login_node_partitions_are_held_against_the_request(site: Site) -> 
     fine = tflaunch("check", site.request(slurm={"nodes": 2}))
     assert fine.status == 0, fine.err
     assert fine.lines[-1] == "a job can be submitted"
+    assert fine.lines[0].endswith("is UP · knows you by munge")
     assert fine.lines[2].split() == ["partition", "time", "limit", "nodes", "idle", "cores", "memory", "GPUs"]
     asked = {"nodes": 40, "cpus_per_task": 5, "gpus_per_node": "1"}
     wrong = tflaunch("check", site.request(slurm=asked, workers=40), "--json")
