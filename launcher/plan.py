@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from launcher import tf_config
 from launcher.config import Function, Module, Program, Script, Trainer
+from launcher.errors import RequestError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,6 +26,7 @@ CODE = str(Path(__file__).resolve().parent.parent)
 # Stands in a plan for the port that a host will lease when the plan is run.
 UNLEASED = "<leased>"
 HIDDEN = "********"
+_LONGEST_VARIABLE = 131_072
 
 _SECRET = re.compile(
     r"(?i)secret|passw|passphrase|credential|cookie|pgpass|token$|(^|_)(key|token|auth|pat|dsn)(_|$)|(api|access|private)key"
@@ -193,6 +195,18 @@ def make(
         _places(tasks, hosts, ports or {}, own),
         attempt,
     )
+
+
+def require_passable(whole: Plan) -> None:
+    """Check that every task can be told of the cluster.
+
+    Raises:
+        RequestError: it is too large for that: Linux takes no variable of more than 128 KiB (execve(2), MAX_ARG_STRLEN).
+    """
+    size = len(f"TF_CONFIG={whole.launches[-1].tf_config}") + 1
+    if size > _LONGEST_VARIABLE:
+        said = f"TF_CONFIG for {len(whole.launches):,} tasks has {size:,} bytes, and Linux takes {_LONGEST_VARIABLE:,}"
+        raise RequestError(said, "run fewer workers, with more GPUs each, or give hosts shorter names")
 
 
 def _places(

@@ -198,6 +198,7 @@ def settle(
         before=run_dir.before,
         notes=notes,
     )
+    plan.require_passable(whole)
     kept = {"tree": tree and tree.as_json(), "versions": _versions(facts)}
     run_dir.write("run.json", {**whole.as_json(), **kept})
     return whole

@@ -12,6 +12,7 @@ import pytest
 
 from tests.benchmarks import cases, report
 from tests.benchmarks.case import Case, Figures, Metric, rows, run
+from tests.benchmarks.cases.plan import ALONE
 from tests.benchmarks.cases.slurm import TFLAUNCH_SLURM
 from tests.benchmarks.cases.testing import PYTEST
 from tests.benchmarks.launchers import HONCHO, MPIRUN, PARALLEL, SHELL, TFLAUNCH, Job, Launcher
@@ -73,7 +74,7 @@ def test_a_run_reports_every_sample_as_json_and_as_markdown(tmp_path: Path) -> N
             ["--only", "nop"],
             (
                 "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, kill, idle, "
-                "warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, recovery, tests, "
+                "warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
                 "checkpoint-1, checkpoint-2, train-small, train-large"
             ),
         ),
@@ -109,7 +110,7 @@ def test_every_case_can_be_compared_and_is_documented() -> None:
     report.replace_between_markers(page, "")
     for one in cases.every(large=True):
         assert one.reference in one.launchers
-        assert {TFLAUNCH, TFLAUNCH_SSH, TFLAUNCH_SLURM, PYTEST} & set(one.launchers)
+        assert {TFLAUNCH, TFLAUNCH_SSH, TFLAUNCH_SLURM, PYTEST, ALONE} & set(one.launchers)
         assert f"**`{one.name.partition('-')[0]}`**" in page
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +11,9 @@ import pytest
 
 from launcher import plan as plan_module
 from launcher.config import ClusterConfig, Command, Function, HostSpec, Module, Program, Script, Trainer
+from launcher.errors import RequestError
 from launcher.placement import Host, Task, place
-from launcher.plan import CODE, HIDDEN, UNLEASED, Launch, Plan, bracketed, command_line, deciding
+from launcher.plan import CODE, HIDDEN, UNLEASED, Launch, Plan, bracketed, command_line, deciding, require_passable
 
 BOOT = f"{CODE}/worker/start.py"
 HERE = (Host("127.0.0.1"),)
@@ -191,6 +195,18 @@ class TestPlan:
     )
     def test_summary(self, settings: dict[str, Any], expected: str) -> None:
         assert make(**settings).summary == expected
+
+    def test_a_cluster_too_large_to_be_told_of(self) -> None:
+        """As the kernel has it, too: a byte less is taken."""
+        whole = make()
+        room = 131_072 - len("TF_CONFIG=") - 1 - len(whole.launches[-1].tf_config) + len(whole.launches[-1].cluster)
+        for more in (0, 1):
+            cluster = " " * (room + more)
+            longer = replace(whole, launches=tuple(one._replace(cluster=cluster) for one in whole.launches))
+            with pytest.raises(RequestError, match="has 131,073 bytes") if more else nullcontext():
+                require_passable(longer)
+            with pytest.raises(OSError, match="too long") if more else nullcontext():
+                subprocess.run(["true"], env=longer.launches[-1].env, check=True)
 
     def test_as_json(self) -> None:
         whole = make(ports={0: 20001, 1: 20002}, cwd="/d", origins={"workers": "-n"})

@@ -12,6 +12,7 @@ from tests.benchmarks.cases import (
     kill,
     noop,
     output,
+    plan,
     recovery,
     slurm,
     testing,
@@ -27,6 +28,20 @@ def every(*, large: bool) -> list[Case]:
     """The cases, in the order of the report; ``large`` adds those, and those launchers, that take minutes."""
     return [
         case
-        for module in (noop, output, kill, idle, warm, hosts, agents, slurm, recovery, testing, checkpoint, training)
+        for module in (
+            noop,
+            output,
+            kill,
+            idle,
+            warm,
+            hosts,
+            agents,
+            slurm,
+            plan,
+            recovery,
+            testing,
+            checkpoint,
+            training,
+        )
         for case in module.cases(large=large)
     ]
