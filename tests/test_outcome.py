@@ -122,6 +122,7 @@ class TestAsJson:
             "cause": "worker 0",
             "reason": "ValueError: bad",
             "hint": "do this",
+            "step": None,
             "exception": "",
             "alike": ["worker 1"],
             "stacks": [],

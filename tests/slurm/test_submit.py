@@ -112,15 +112,16 @@ def test_a_job_that_stands_still_is_not_queued_for_ever(site: Site) -> None:
         "print('up', flush=True)\n"
         "time.sleep(600)\n"
     )
-    job, folder = submitted(site, "--requeue", program)
+    job, folder = submitted(site, "--until-done", program)
     logs = site.tflaunch().start("logs", "-f")
     for _ in range(2):
         logs.until("up")
-        site.cluster.ask("scancel", "--batch", "--signal=USR1", job)
+        site.cluster.ask("scancel", "--batch", "--signal=USR1", site.job(folder))
     assert logs.end()[0] == 0
-    site.over(job)
-    said = (folder / f"job-{job}.log").read_text()
-    assert f"job {job} is queued again" in said
+    last = site.job(folder)
+    site.over(last)
+    assert f"job {last} goes on from here" in (folder / f"job-{job}.log").read_text()
+    said = (folder / f"job-{last}.log").read_text()
     assert "no new step since the last job, which ended at step 7: not queued again" in said
 
 
