@@ -249,6 +249,7 @@ class Link:
                 yield events.TaskReport(message["task"], record)
             case "ping":
                 self._offset = min(self._offset, time.time() - message["clock"])
+                self._writer.acknowledge(message["have"])
             case "listening":
                 yield events.PortsListening(self.host, tuple(message["ports"]))
             case "answer":

@@ -134,7 +134,7 @@ class TestReceive:
         assert list(link.receive()) == [expected]
 
     def test_a_ping_is_no_event(self, link: Link, agent: Wire) -> None:
-        agent.tells("ping", clock=1.0)
+        agent.tells("ping", clock=1.0, have=0)
         assert list(link.receive()) == []
 
     def test_output_is_what_the_worker_wrote(self, link: Link, agent: Wire) -> None:
@@ -162,8 +162,8 @@ class TestReceive:
 
     def test_it_knows_when_it_last_heard(self, link: Link, agent: Wire) -> None:
         link.heard = 0.0
-        agent.tells("ping")
-        list(link.receive())
+        agent.tells("ping", clock=1.0, have=0)
+        assert list(link.receive()) == []
         assert link.heard > 0.0
 
 
@@ -219,6 +219,19 @@ class TestReconnect:
         agent.says(hello(5.0))
         list(link.receive())
         return link
+
+    def test_what_has_come_is_kept_no_longer(self, leased: Link, agent: Wire) -> None:
+        """Else a tree of more than is held in memory would never be sent to its end."""
+        piece = bytes(8 << 10)
+        sent = 0
+        while not leased.full:
+            leased.file(0, piece)
+            leased.flush()
+            sent += len(agent.heard())
+        agent.tells("ping", clock=1.0, have=sent)
+        assert list(leased.receive()) == []
+        assert not leased.full
+        assert leased._writer.held == 0
 
     def test_what_was_on_its_way_comes_again_both_ways(self, leased: Link, agent: Wire, comes: list[Wire]) -> None:
         leased.order("stop", task=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import signal
 import subprocess
@@ -77,6 +79,15 @@ def test_only_what_changed_is_sent_and_results_come_back(hosts: Field, folder: P
     changed = hosts.tflaunch("run", cluster(hosts))
     assert sum("second" in line for line in changed.lines) == 2
     assert [len(one["numbers"]) for one in events(folder, "TreeLacks")] == [1, 1]
+
+
+def test_a_tree_larger_than_what_is_held_in_memory(hosts: Field, folder: Path) -> None:
+    content = os.urandom(12 << 20)
+    (folder / "big").write_bytes(content)
+    ended = hosts.tflaunch("run", cluster(hosts, script=None, fetch=None), "--", "sha256sum", "big")
+    assert ended.status == 0, ended.err
+    digest = hashlib.sha256(content).hexdigest()
+    assert sorted(ended.lines) == [f"worker {number} | {digest}  big" for number in (0, 1)]
 
 
 def test_an_interrupted_run_brings_back_what_there_is(hosts: Field, folder: Path) -> None:
