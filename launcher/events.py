@@ -39,13 +39,16 @@ class LinkUp(NamedTuple):
 
 
 class AgentFault(NamedTuple):
-    """An agent could not do what it was told: ``order`` is what it was told, ``task`` its number where there is one."""
+    """An agent could not do what it was told: ``order`` is what it was told, ``task`` its number where there is one, and ``step``
+    what of it could not be done, in words.
+    """
 
     host: str
     order: str
     number: int
     reason: str
     task: int | None = None
+    step: str = "be started"
 
 
 class TreeLacks(NamedTuple):

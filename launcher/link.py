@@ -237,9 +237,8 @@ class Link:
             case "released":
                 yield events.PortsReleased(self.host)
             case "fault":
-                yield events.AgentFault(
-                    self.host, message["order"], message["errno"], message["error"], message.get("task")
-                )
+                named = {name: message[name] for name in ("task", "step") if name in message}
+                yield events.AgentFault(self.host, message["order"], message["errno"], message["error"], **named)
             case "started":
                 yield events.TaskStarted(message["task"], message["pid"])
             case "report":

@@ -356,7 +356,7 @@ class Supervisor:
         return [*servers, SetTimer("afterwards", self.plan.config.grace)] if waiting else servers
 
     def _on_spawn_fault(self, state: _TaskState, event: events.AgentFault) -> list[Command]:
-        state.error = {"kind": "not-started", "step": "be started", "error": event.reason, "errno": event.number}
+        state.error = {"kind": "not-started", "step": event.step, "error": event.reason, "errno": event.number}
         return self._on_exit(events.TaskExited(state.task.number, 127, None, False, False, (), 0, self._now))
 
     def _on_link_down(self, host: str, why: str) -> list[Command]:

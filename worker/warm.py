@@ -14,7 +14,6 @@ import ctypes
 import importlib
 import json
 import os
-import signal
 import socket
 import sys
 import time
@@ -31,7 +30,6 @@ SOCKET = 3
 # Request: four bytes of length with the descriptors, then that much JSON. Reply: this many bytes, a process id.
 REPLY = 8
 _COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
-_PR_SET_PDEATHSIG = 1
 _CLONE_NEWNET = 0x40000000
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -173,9 +171,7 @@ def _become(request: Request, imported: Imported) -> None:
     try:
         os.setsid()
         # Until the agent knows this process it may start the task another way.
-        if not os.read(request.go, 1) or _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) < 0:
-            os._exit(1)
-        if os.getppid() != request.agent:
+        if not os.read(request.go, 1) or os.getppid() != request.agent:
             os._exit(1)
         if request.network is not None and _libc.setns(request.network, _CLONE_NEWNET) != 0:
             step = "enter its network"

@@ -46,6 +46,9 @@ class Agent:
     def __init__(self, silence: float | None, lease: float = 0.0, mooring: str = "") -> None:
         self._silence = silence
         self._processes: dict[int, Process] = {}
+        # Those that live, by process id; and those that something is to be done about when its time has come.
+        self._living: dict[int, Process] = {}
+        self._timed: set[Process] = set()
         self._leases: list[Lease] = []
         self._switch = Switch()
         self._questions: list[stacks.Question] = []
@@ -104,7 +107,8 @@ class Agent:
                 self._tell("exited", task=order["task"], **never_lived())
             case "stop" if process := self._processes.get(order["task"]):
                 self._look_for_silence(process)
-                process.terminate(order["grace"])
+                if process.terminate(order["grace"]):
+                    self._timed.add(process)
             case "kill" if process := self._processes.get(order["task"]):
                 process.kill()
             case "signal":
@@ -183,7 +187,7 @@ class Agent:
         self._tell("listening", ports=sorted(found))
 
     def _on_started(self, process: Process) -> None:
-        self._processes[process.number] = process
+        self._processes[process.number] = self._living[process.pid] = process
         if not self._held_back:
             self._listen_to(process)
         self._tell("started", task=process.number, pid=process.pid)
@@ -197,9 +201,8 @@ class Agent:
         """Every worker that lives, at the same moment as far as that goes."""
         if self._questions:
             return  # what is being answered answers this as well
-        living = [process for process in self._processes.values() if process.ended is None]
-        self._questions = [stacks.Question(process) for process in living]
-        if not living:
+        self._questions = [stacks.Question(process) for process in self._living.values()]
+        if not self._questions:
             self._tell("called")
 
     # From the workers
@@ -252,7 +255,8 @@ class Agent:
             reaped = True
         if reaped:
             errands = self._errands.children if self._errands else set()
-            strays.end_strays(list(self._processes.values()), self._nursery.servers | errands)
+            gone = (process for process in self._processes.values() if process.ended is not None)
+            strays.end_strays(self._living.keys(), gone, self._nursery.servers | errands)
 
     def _on_told_to_end(self) -> None:
         """The host goes down, say. The workers have time to save: the launcher stops them everywhere, and says bye."""
@@ -267,25 +271,25 @@ class Agent:
         """Somebody has stopped a worker, or let it go on: the kernel says so as it says that one has ended."""
         while (change := guard.stop_or_go()) is not None:
             pid, stopped = change
-            for process in self._processes.values():
-                if process.pid == pid and process.ended is None:
-                    self._tell("stopped" if stopped else "resumed", task=process.number, time=time.time())
+            if process := self._living.get(pid):
+                self._tell("stopped" if stopped else "resumed", task=process.number, time=time.time())
 
     def _reap(self, pid: int) -> None:
-        process = next((one for one in self._processes.values() if one.pid == pid and one.ended is None), None)
+        process = self._living.pop(pid, None)
         if process is not None:
             process.kill_group()
         _, status, usage = os.wait4(pid, 0)
         self._nursery.reaped(pid)
         if process is not None:
-            process.ended = (status, usage.ru_maxrss, time.time())
-            process.kill_at = None
+            process.has_ended(status, usage.ru_maxrss)
             process.drain_by = time.monotonic() + _DRAIN
+            self._timed.add(process)
             self._bury(process)
 
     def _bury(self, process: Process) -> None:
         if process.ended is not None and not process.open and process.drain_by is not None:
             process.drain_by = None
+            self._timed.discard(process)
             self._tell("exited", task=process.number, **process.obituary())
 
     # Time
@@ -295,7 +299,7 @@ class Agent:
             return 0.0
         moments = [] if self._silence is None else [self._beat + HEARTBEAT]
         moments += [] if self._tether.next is None else [self._tether.next]
-        for process in self._processes.values():
+        for process in self._timed:
             moments += [at for at in (process.kill_at, process.drain_by) if at is not None]
         moments += [question.next for question in self._questions]
         # epoll counts milliseconds in an int: some 24 days are as long as it can wait.
@@ -308,7 +312,7 @@ class Agent:
         if self._cargo is not None and self._can_carry():
             self._cargo.step()
         now = time.monotonic()
-        for process in self._processes.values():
+        for process in tuple(self._timed):
             if process.kill_at is not None and now >= process.kill_at:
                 process.kill()
             if process.drain_by is not None and now > process.drain_by + _DRAIN:

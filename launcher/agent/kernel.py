@@ -89,14 +89,44 @@ def allow_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+@contextmanager
+def users_limits() -> Iterator[None]:
+    """Have, for a while, the limit from before ``allow_descriptors``: what is started meanwhile gets what its user has."""
+    if _descriptors is None or _descriptors[0] == _descriptors[1]:
+        yield
+        return
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, _descriptors)
+    try:
+        yield
+    finally:
+        hard = _descriptors[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def restore_descriptors() -> None:
-    """Go back to the limit from before ``allow_descriptors``: a worker gets what its user has."""
+    """Go back to the limit from before ``allow_descriptors``, for good."""
     global _descriptors  # noqa: PLW0603 - see above
     if _descriptors is not None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_NOFILE, _descriptors)
         _descriptors = None
+
+
+def signal_about(descriptor: int, pid: int, signum: int) -> None:
+    """Have the kernel send ``signum`` to a process when there is news of a descriptor: the other end of its pipe is closed, say.
+
+    Raises:
+        OSError: it will not.
+    """
+    if LINUX:
+        import fcntl
+
+        fcntl.fcntl(descriptor, fcntl.F_SETSIG, signum)
+        fcntl.fcntl(descriptor, fcntl.F_SETOWN, pid)
+        fcntl.fcntl(descriptor, fcntl.F_SETFL, fcntl.fcntl(descriptor, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def widen(pipe: int) -> None:

@@ -7,7 +7,8 @@ import selectors
 import time
 from functools import partial
 
-from .process import Command, Process, start
+from .process import Process, start
+from .spawn import Command, NotStartedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ class Nursery:
         self._tell = tell
         self._started = started
         self._servers: ForkServers | None = None
+        # Reading it takes as long as starting a process does, if it is done for each.
+        self._environment = dict(os.environ)
 
     @property
     def servers(self) -> set[int]:
@@ -46,7 +49,7 @@ class Nursery:
         try:
             server, is_new = self._servers.get(order)
         except OSError as error:
-            self._begin_cold(order, str(error))
+            self._begin_cold(order, f"no fork server: {error.strerror}")
             return
         server.waiting.append(order)
         if is_new:
@@ -90,8 +93,11 @@ class Nursery:
         try:
             self._begin(order, start)
         except OSError as error:
-            self._tell("fault", order="spawn", task=order["task"], errno=error.errno, error=error.strerror)
+            step = error.step if isinstance(error, NotStartedError) else NotStartedError.step
+            self._tell("fault", order="spawn", task=order["task"], errno=error.errno, error=error.strerror, step=step)
 
     def _begin(self, order: dict[str, Any], begin: Starter) -> None:
-        command = Command(order["argv"], order["cwd"], {**os.environ, **order["env"]}, order["cores"], order["network"])
+        command = Command(
+            order["argv"], order["cwd"], {**self._environment, **order["env"]}, order["cores"], order["network"]
+        )
         self._started(Process(order["task"], command, begin))

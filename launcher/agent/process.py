@@ -7,48 +7,23 @@ import os
 import signal
 import time
 from contextlib import suppress
+from functools import lru_cache
 
 from . import kernel, stacks
+from .leash import Leash
+from .spawn import CONTROL_FD, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator
+
+    from .spawn import Command
 
     Starter = Callable[["Command", int, int], int]
 
-# The descriptor on which a worker tells more than its output does; the environment names it, so it may move one day.
-CONTROL_FD = 3
 _LONGEST_RECORD = 1 << 16
 # The marker by which a stray descendant is known as one of ours, whatever session it made itself.
 MARKER = "TFLAUNCH_PROCESS"
-
-
-class Command:
-    """What is to become a process.
-
-    Attributes:
-        env: its whole environment.
-        cores: those it may run on; none for all of the agent's.
-        network: a descriptor of the network namespace that it is to be in; None for the agent's.
-    """
-
-    def __init__(
-        self,
-        argv: Sequence[str],
-        cwd: str | None,
-        env: Mapping[str, str],
-        cores: Sequence[int],
-        network: int | None = None,
-    ) -> None:
-        self.argv = argv
-        self.cwd = cwd
-        self.env = env
-        self.cores = cores
-        self.network = network
-
-    def adding(self, variables: Mapping[str, str]) -> Command:
-        """The same with these variables too."""
-        return Command(self.argv, self.cwd, {**self.env, **variables}, self.cores, self.network)
 
 
 class Process:
@@ -73,7 +48,7 @@ class Process:
         self.drain_by: float | None = None
         self.stacks = -1
         self.deaf = False
-        self.oom_kills = _oom_kills()
+        self.oom_kills = _oom_kills_by(int(time.monotonic()))
         output, output_end = os.pipe()
         control, control_end = os.pipe()
         kernel.widen(output)
@@ -92,17 +67,19 @@ class Process:
         finally:
             os.close(output_end)
             os.close(control_end)
+        self._leash = Leash(self.pid)
         for descriptor in self.open:
             os.set_blocking(descriptor, False)
 
-    def terminate(self, grace: float) -> None:
-        """Begin the stop ladder: SIGTERM to the main process alone, so that a checkpoint can finish."""
+    def terminate(self, grace: float) -> bool:
+        """Begin the stop ladder: SIGTERM to the main process alone, so that a checkpoint can finish. False when it has ended."""
         if self.ended is None and self.kill_at is None:
             self._send(signal.SIGTERM)
             # A stopped process would not notice otherwise, and would sit out its grace for nothing.
             self._send(signal.SIGCONT)
             # One that still waits for its peers has nothing to save.
             self.kill_at = time.monotonic() + (0.0 if self.deaf else grace)
+        return self.ended is None
 
     def kill(self) -> None:
         """End the ladder: SIGKILL to the main process and its group; what escaped is swept once it is gone."""
@@ -145,6 +122,12 @@ class Process:
                             self.deaf = deaf
                     yield record
 
+    def has_ended(self, status: int, peak: int) -> None:
+        """It has been reaped, with this wait status and so many KiB resident at most."""
+        self.ended = (status, peak, time.time())
+        self.kill_at = None
+        self._leash.loosen()
+
     def obituary(self) -> dict[str, object]:
         """How it ended, for the wire. Call it once the main process is reaped and the pipes are drained."""
         assert self.ended is not None  # noqa: S101 - the caller's contract
@@ -175,86 +158,28 @@ def never_lived() -> dict[str, object]:
 
 
 def start(command: Command, output_end: int, control_end: int) -> int:
-    """Start a worker from its program file; returns its process id."""
+    """Start a worker from its program file; returns its process id.
+
+    Raises:
+        NotStartedError: it cannot be; the error says what could not be done.
+    """
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return execute(command, (null, output_end, output_end, control_end))
+        return spawn(command, (null, output_end, output_end, control_end))
     finally:
         os.close(null)
-
-
-def execute(command: Command, descriptors: tuple[int, int, int, int]) -> int:
-    """Run a command in a session of its own, which dies with this process. Returns its process id.
-
-    Args:
-        descriptors: what it gets as 0, 1, 2 and CONTROL_FD; on the last it is told when it cannot be run.
-    """
-    parent = os.getpid()
-    # Until it has become the worker, the child answers SIGTERM as the agent does, through the agent's own wakeup pipe.
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        pid = os.fork()
-        if pid == 0:
-            _become(command, descriptors, parent)
-        return pid
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-
-
-def _become(command: Command, descriptors: tuple[int, int, int, int], parent: int) -> None:
-    """In the child: turn into the command. Never returns; says why on the control descriptor when it cannot."""
-    step = "start a session"
-    control = descriptors[-1]
-    try:
-        os.setsid()
-        kernel.die_with_parent(signal.SIGKILL, parent)
-        if command.network is not None:
-            step = "enter its network"
-            kernel.enter_network(command.network)
-        _wire_up(descriptors)
-        for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
-            signal.signal(number, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
-        # All others are the agent's, and the kernel refuses to exec with more than the limit that is set next (6.18).
-        control = CONTROL_FD
-        os.closerange(CONTROL_FD + 1, os.sysconf("SC_OPEN_MAX"))
-        kernel.restore_descriptors()
-        if command.cwd is not None:
-            step = f"change to {command.cwd}"
-            os.chdir(command.cwd)
-        if command.cores and hasattr(os, "sched_setaffinity"):
-            step = f"use cores {list(command.cores)}"
-            os.sched_setaffinity(0, command.cores)
-        step = f"run {command.argv[0]}"
-        os.execvpe(command.argv[0], list(command.argv), command.env)
-    except OSError as error:
-        record = {
-            "kind": "not-started",
-            "step": step,
-            "error": error.strerror,
-            "errno": error.errno,
-            "time": time.time(),
-        }
-        os.write(control, json.dumps(record).encode() + b"\n")
-    finally:
-        os._exit(127)
-
-
-def _wire_up(descriptors: tuple[int, int, int, int]) -> None:
-    # Out of the way first: the descriptors may have any numbers, the ones they are about to take included.
-    for target, source in enumerate([_above(descriptor) for descriptor in descriptors]):
-        os.dup2(source, target)
-
-
-def _above(descriptor: int) -> int:
-    import fcntl
-
-    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, CONTROL_FD + 1)
 
 
 def _is_time(value: object) -> bool:
     """Whether it can be seconds since the epoch; NaN and infinity cannot."""
     return isinstance(value, int | float) and 0 <= value < 1e11
+
+
+@lru_cache(maxsize=1)
+def _oom_kills_by(second: int) -> int:
+    """The same, read once a second at most: it takes 0.1 ms, and many processes may be born in one."""
+    del second
+    return _oom_kills()
 
 
 def _oom_kills() -> int:

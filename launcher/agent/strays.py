@@ -10,7 +10,8 @@ from .process import MARKER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
     from .process import Process
 
@@ -36,16 +37,14 @@ def _children_by_parent(pid: int) -> set[int]:
     return found
 
 
-def end_strays(processes: Sequence[Process], spared: set[int]) -> None:
-    """SIGKILL the adopted descendants of workers whose main process is gone; leave live workers', and ``spared``, alone."""
-    live = {process.pid for process in processes if process.ended is None}
-    adopted = children() - live - spared
+def end_strays(living: AbstractSet[int], gone: Iterable[Process], spared: set[int]) -> None:
+    """SIGKILL the adopted descendants of workers whose main process is ``gone``; leave ``living`` ones', and ``spared``, alone."""
+    adopted = children() - living - spared
     if not adopted:
         return
-    gone = [process for process in processes if process.ended is not None]
-    nobody_left = not live
+    gone = list(gone)
     for pid in adopted:
-        if nobody_left or _owner(pid, gone) is not None:
+        if not living or _owner(pid, gone) is not None:
             end(pid)
 
 

@@ -12,7 +12,8 @@ import socket
 from contextlib import suppress
 
 from . import kernel, strays
-from .process import Command, execute
+from .leash import Leash
+from .spawn import Command, spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,10 +61,14 @@ class ForkServer:
         null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         try:
             # What it says is for the agent's log.
-            self.pid = execute(command, (null, 2, 2, theirs.fileno()))
+            self.pid = spawn(command, (null, 2, 2, theirs.fileno()))
+        except OSError:
+            self._socket.close()
+            raise
         finally:
             os.close(null)
             theirs.close()
+        self._leash = Leash(self.pid)
         self.command = command
         self.descriptor = self._socket.fileno()
         self.ready = False
@@ -124,6 +129,11 @@ class ForkServer:
         if not self.reaped:
             strays.end(self.pid)
 
+    def has_ended(self) -> None:
+        """It has been reaped: its process id is not its own any more."""
+        self.reaped = True
+        self._leash.loosen()
+
     def close(self) -> None:
         """Forget its descriptor."""
         self._socket.close()
@@ -137,8 +147,6 @@ class ForkServer:
                     self._read = frozenset(names)
                 case {"unfit": str(why)}:
                     self.give_up(why)
-                case {"error": str(error)}:
-                    self.give_up(f"no fork server: {error}")
 
     def _ask(self, command: Command, descriptors: Sequence[int]) -> int:
         request = {"argv": command.argv, "cwd": command.cwd, "env": command.env, "cores": command.cores}
@@ -171,7 +179,8 @@ class ForkServers:
     def reaped(self, pid: int) -> None:
         """Learn that a child of this process has been reaped."""
         for server in self._every:
-            server.reaped = server.reaped or server.pid == pid
+            if server.pid == pid:
+                server.has_ended()
 
     def withdraw(self, task: int) -> bool:
         """Take back what waits to be spawned as this task; False where nothing does."""

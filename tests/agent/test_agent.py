@@ -281,10 +281,9 @@ class TestTask:
     )
     def test_a_program_that_cannot_be_run(self, agent: Agent, argv: str, cwd: str | None, step: str) -> None:
         agent.order(spawn(argv, cwd=cwd))
-        record = agent.next("report")["record"]
-        assert (record["kind"], record["error"]) == ("not-started", "No such file or directory")
-        assert record["step"].startswith(step)
-        assert agent.next("exited")["status"] == 127
+        fault = agent.next("fault")
+        assert (fault["order"], fault["task"], fault["error"]) == ("spawn", 0, "No such file or directory")
+        assert fault["step"].startswith(step)
 
     def test_its_most_memory(self, agent: Agent) -> None:
         small, large = (spawn(sys.executable, "-S", "-c", code) for code in ("pass", "b'x' * (64 << 20)"))

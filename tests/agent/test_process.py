@@ -7,16 +7,17 @@ import shutil
 import signal
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from launcher.agent.process import CONTROL_FD, MARKER, Command, Process
+from launcher.agent.process import MARKER, Process, _oom_kills_by
 from launcher.agent.process import start as start_cold
+from launcher.agent.spawn import CONTROL_FD, Command, NotStartedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -54,7 +55,7 @@ class Ward:
     def reap(self) -> None:
         if self.process.ended is None:
             _, status, usage = os.wait4(self.process.pid, 0)
-            self.process.ended = (status, usage.ru_maxrss, time.time())
+            self.process.has_ended(status, usage.ru_maxrss)
 
     def dismiss(self) -> None:
         if self.process.ended is None:
@@ -94,6 +95,10 @@ def _is_inheritable(descriptor: int) -> bool:
         return os.get_inheritable(descriptor)
     except OSError:
         return False
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 class TestBirth:
@@ -177,19 +182,20 @@ class TestStillbirth:
     def test_it_says_why(
         self, start: Callable[..., Ward], argv: list[str], cwd: str | None, step: str, error: str
     ) -> None:
-        ward = start(*argv, cwd=cwd)
-        assert ward.end()["status"] == 127
-        (record,) = ward.records
-        assert (record["kind"], record["step"], record["error"]) == ("not-started", step, error)
-        assert os.strerror(record["errno"]) == error
-        assert abs(record["time"] - time.time()) < 60
-        assert ward.output == b""
+        before = Path.cwd(), _descriptors()
+        with pytest.raises(NotStartedError) as raised:
+            start(*argv, cwd=cwd)
+        assert (raised.value.step, raised.value.strerror) == (step, error)
+        assert os.strerror(raised.value.errno or 0) == error
+        assert (Path.cwd(), _descriptors()) == before
 
     @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="there is no affinity here")
     def test_cores_that_are_not_there(self, start: Callable[..., Ward]) -> None:
-        ward = start("true", cores=[1023])
-        assert ward.end()["status"] == 127
-        assert ward.records[0]["step"] == "use cores [1023]"
+        own = os.sched_getaffinity(0)
+        with pytest.raises(NotStartedError) as raised:
+            start("true", cores=[1023])
+        assert raised.value.step == "use cores [1023]"
+        assert os.sched_getaffinity(0) == own
 
 
 class TestReports:
@@ -300,6 +306,7 @@ class TestObituary:
         sent_by_us: bool,
         expected: bool,
     ) -> None:
+        _oom_kills_by.cache_clear()
         counts = iter([5, 5 + killed_by_the_kernel])
         monkeypatch.setattr("launcher.agent.process._oom_kills", lambda: next(counts))
         ward = python(FOREVER)

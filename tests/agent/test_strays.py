@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from launcher.agent import strays
-from launcher.agent.process import Command, Process, start
+from launcher.agent.process import Process, start
+from launcher.agent.spawn import Command
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -41,7 +42,7 @@ class Family:
     def bury(self) -> None:
         if self.process.ended is None:
             _, status, usage = os.wait4(self.process.pid, 0)
-            self.process.ended = (status, usage.ru_maxrss, 0.0)
+            self.process.has_ended(status, usage.ru_maxrss)
 
     def _first_line(self) -> bytes:
         line = b""
@@ -110,6 +111,11 @@ class TestEnd:
         assert not strays.end_all()
 
 
+def end_strays_of(*processes: Process) -> None:
+    living = {process.pid for process in processes if process.ended is None}
+    strays.end_strays(living, (process for process in processes if process.ended is not None), set())
+
+
 class TestEndStrays:
     """Which of the descendants that an agent has adopted it ends, told by their ids."""
 
@@ -120,7 +126,7 @@ class TestEndStrays:
             adopted = {one.stray for one in families} | {one.process.pid for one in families}
             monkeypatch.setattr(strays, "children", lambda: adopted)
             monkeypatch.setattr(strays, "end", found.add)
-            strays.end_strays([one.process for one in families], set())
+            end_strays_of(*(one.process for one in families))
             return found & {one.stray for one in families}
 
         return ended
@@ -155,7 +161,7 @@ class TestEndStrays:
         found: set[int] = set()
         monkeypatch.setattr(strays, "children", lambda: {alive.process.pid, gone.stray})
         monkeypatch.setattr(strays, "end", found.add)
-        strays.end_strays([alive.process, gone.process], set())
+        end_strays_of(alive.process, gone.process)
         assert found == {gone.stray}
 
 

@@ -21,11 +21,11 @@ def servers(monkeypatch: pytest.MonkeyPatch) -> Iterator[warm.ForkServers]:
     """Of processes that do not import anything."""
     started: list[subprocess.Popen[bytes]] = []
 
-    def execute(_command: object, _descriptors: object) -> int:
+    def spawn(_command: object, _descriptors: object) -> int:
         started.append(subprocess.Popen(["sleep", "1000"]))
         return started[-1].pid
 
-    monkeypatch.setattr(warm, "execute", execute)
+    monkeypatch.setattr(warm, "spawn", spawn)
     yield warm.ForkServers()
     for process in started:
         process.kill()

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from launcher.agent import kernel
-from launcher.agent.process import Command, Process, start
+from launcher.agent.process import Process, start
+from launcher.agent.spawn import Command, NotStartedError
 from launcher.agent.warm import ForkServer
 from launcher.imports import FAMILY, READ_ONCE
 from launcher.plan import CODE
@@ -326,13 +327,9 @@ def test_a_worker_that_nobody_tells_to_go(server: ForkServer, tmp_path: Path, mo
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_interpreter_that_is_not_there(orphans: None, tmp_path: Path) -> None:
-    server = ForkServer(Command(["nosuchpython"], str(tmp_path), os.environ, ()))
-    while not server.why:
-        server.hear()
-    assert server.why == "no fork server: No such file or directory"
-    os.waitpid(server.pid, 0)
-    server.close()
+def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(NotStartedError, match="No such file or directory"):
+        ForkServer(Command(["nosuchpython"], str(tmp_path), os.environ, ()))
 
 
 @pytest.mark.parametrize(
