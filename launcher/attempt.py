@@ -46,6 +46,7 @@ class Attempt:
         self._run_dir = run_dir
         self._console = console
         self._slugs = [task.slug for task in plan.tasks]
+        self._told: set[str] = set()
         self._reception = reception
 
     def run(self, supervisor: Supervisor) -> None:
@@ -106,9 +107,15 @@ class Attempt:
 
     def _spawn(self, number: int) -> None:
         launch = self._plan.launches[number]
-        process = {"argv": launch.argv, "cwd": launch.cwd, "env": launch.env, "cores": launch.task.cores}
+        host = launch.task.host
+        # Every task's TF_CONFIG has all tasks in it: told to each for itself, that would grow with their square.
+        if host not in self._told:
+            self._told.add(host)
+            self._agents.order(host, "share", text=launch.cluster)
+        process = {"argv": launch.argv, "cwd": launch.cwd, "env": launch.settings, "cores": launch.task.cores}
+        told = {"around": {"TF_CONFIG": launch.around_cluster}, "address": launch.address}
         warm = None if launch.warm is None else dict(launch.warm)
-        self._agents.order(self._host(number), "spawn", task=number, warm=warm, address=launch.address, **process)
+        self._agents.order(host, "spawn", task=number, warm=warm, **told, **process)
 
     def _host(self, number: int) -> str:
         return self._plan.launches[number].task.host

@@ -1,12 +1,15 @@
-"""JSON text: reading an object from it, and naming a value of it in a message."""
+"""JSON text: reading an object from it, naming a value of it in a message, and writing a document."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from launcher.errors import ConfigError, Fault, RequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 TWICE: Final = object()
 """Stands for the value of a key that its object gives twice, so that it is found with all other flaws."""
@@ -67,3 +70,27 @@ def shown(value: object) -> str:
         case _:
             text = json.dumps(value)
             return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def document(content: Mapping[str, object]) -> str:
+    """A document for people and programs: a line for each key, and for each element of a list of objects.
+
+    Indented throughout, a plan of 1,000 tasks would be 26,000 lines, and takes ten times as long to write (Python 3.11).
+    """
+    return f"{{\n{_lines([f'{json.dumps(key)}: {_entry(value)}' for key, value in content.items()])}\n}}\n"
+
+
+def _entry(value: object) -> str:
+    match value:
+        case [dict(), *_]:
+            return f"[\n{_lines([f'  {_compact(one)}' for one in value])}\n  ]"
+        case _:
+            return _compact(value)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return ",\n".join(f"  {line}" for line in lines)
+
+
+def _compact(value: object) -> str:
+    return json.dumps(value, default=str)

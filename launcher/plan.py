@@ -6,6 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,12 +58,12 @@ class Launch(NamedTuple):
     @property
     def tf_config(self) -> str:
         """Its TF_CONFIG."""
-        return tf_config.render(self.cluster, self.task.job, self.task.index)
+        return self.cluster.join(self.around_cluster)
 
     @property
-    def env(self) -> dict[str, str]:
-        """All variables that are set on top of the environment of its host."""
-        return {"TF_CONFIG": self.tf_config, **self.settings}
+    def around_cluster(self) -> tuple[str, str]:
+        """What its TF_CONFIG has before ``cluster`` and after it: all that an agent has to be told for each task."""
+        return tf_config.around(self.task.job, self.task.index)
 
     def shown_settings(self) -> dict[str, str]:
         """``settings`` as they may be printed and stored: secrets and forwarded values hidden."""
@@ -90,7 +91,7 @@ class Plan:
     places: Mapping[str, int] = field(default_factory=dict)
     attempt: int = 0
 
-    @property
+    @cached_property
     def tasks(self) -> tuple[Task, ...]:
         """The tasks, by number."""
         return tuple(launch.task for launch in self.launches)
@@ -165,13 +166,13 @@ def make(
     )
     at = {host.address: host for host in hosts}
     shared = tf_config.text_of(cluster)
+    asked_for = [
+        *((name, value, "forwarded") for name, value in forwarded.items()),
+        *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
+    ]
     launches = []
     for task in tasks:
-        settings = [
-            *_ours(config, task, (run, before + attempt), at[task.host].decided),
-            *((name, value, "forwarded") for name, value in forwarded.items()),
-            *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
-        ]
+        settings = [*_ours(config, task, (run, before + attempt), at[task.host].decided), *asked_for]
         early = warmth.early if warmth is not None and task.number in warmth.tasks else None
         launches.append(
             Launch(
@@ -306,7 +307,13 @@ def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) 
 
 
 def _hidden(name: str, why: str) -> bool:
-    return why == "forwarded" or _SECRET.search(name) is not None
+    return why == "forwarded" or _is_secret(name)
+
+
+@cache
+def _is_secret(name: str) -> bool:
+    """Each task has the same names."""
+    return _SECRET.search(name) is not None
 
 
 def _launch_as_json(launch: Launch) -> dict[str, object]:

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from launcher.errors import RequestError
+from launcher.json_text import document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -144,7 +145,7 @@ class RunDir:
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON document whole, or not at all."""
-        self._write_whole(self.path / name, json.dumps(content, indent=2, default=str) + "\n")
+        self._write_whole(self.path / name, document(content))
 
     def keep_stacks(self, text: str) -> None:
         """Write down where all tasks of this attempt were."""

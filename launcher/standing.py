@@ -48,6 +48,7 @@ class Standing:
         self._plan: Plan | None = None
         self._left_out: Sequence[str] = ()
         self._tasks: list[_TaskStanding] = []
+        self._unborn = 0
         self._progress: Mapping[str, Any] = {}
         self._marks: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
         self._stopping = False
@@ -57,6 +58,7 @@ class Standing:
         """Another attempt begins, without these hosts."""
         self._plan, self._left_out = plan, left_out
         self._tasks = [_TaskStanding(task, now) for task in plan.tasks]
+        self._unborn = len(self._tasks)
         self._marks.clear()
 
     def wind_up(self) -> None:
@@ -66,7 +68,7 @@ class Standing:
     @property
     def started(self) -> bool:
         """Every task of this attempt has been started."""
-        return bool(self._tasks) and all(one.pid is not None for one in self._tasks)
+        return bool(self._tasks) and not self._unborn
 
     @property
     def at_work(self) -> bool:
@@ -77,6 +79,7 @@ class Standing:
         """Something has happened."""
         match event:
             case events.TaskStarted(number, pid):
+                self._unborn -= self._tasks[number].pid is None
                 self._tasks[number].pid = pid
                 self._tasks[number].be("running", now)
             case events.TaskStopped(number):
@@ -116,7 +119,7 @@ class Standing:
             return "starting"
         if not self.at_work:
             return "restarting"
-        if self._plan.attempt == 0 and not self.started and not any(one.pid for one in self._tasks):
+        if self._plan.attempt == 0 and self._unborn == len(self._tasks):
             return "starting"
         return "running"
 

@@ -46,9 +46,9 @@ def text_of(cluster: Mapping[str, Sequence[str]]) -> str:
     return json.dumps(cluster, separators=(",", ":"))
 
 
-def render(shared: str, job: str, index: int) -> str:
-    """TF_CONFIG of one task, whose cluster is ``shared``. An evaluator sees the cluster without being in it."""
-    return f'{{"cluster":{shared},"task":{{"type":"{job}","index":{index}}}}}'
+def around(job: str, index: int) -> tuple[str, str]:
+    """What the TF_CONFIG of one task has before its cluster and after it. An evaluator sees the cluster without being in it."""
+    return '{"cluster":', f',"task":{{"type":"{job}","index":{index}}}}}'
 
 
 @dataclass(frozen=True)

@@ -35,8 +35,13 @@ def make(
     return plan_module.make(config, tasks, hosts, "/py", forwarded or {}, run="t-1", ports=ports)
 
 
+def env_of(launch: Launch) -> dict[str, str]:
+    """All variables that are set on top of the environment of its host."""
+    return {"TF_CONFIG": launch.tf_config, **launch.settings}
+
+
 def tf_config(launch: Launch) -> Any:
-    return json.loads(launch.env["TF_CONFIG"])
+    return json.loads(launch.tf_config)
 
 
 class TestCommandLine:
@@ -100,7 +105,7 @@ class TestCluster:
             "cluster": {"worker": ["127.0.0.1:2001"]},
             "task": {"type": "evaluator", "index": 0},
         }
-        assert "TF_GRPC_REUSE_PORT" not in evaluator.env
+        assert "TF_GRPC_REUSE_PORT" not in env_of(evaluator)
 
     @pytest.mark.parametrize(("jobs", "chief"), [({}, "worker 0"), ({"chief": 1, "ps": 1}, "chief 0")])
     def test_chief(self, jobs: dict[str, Any], chief: str) -> None:
@@ -111,25 +116,25 @@ class TestCluster:
 class TestEnvironment:
     def test_what_every_worker_is_told(self) -> None:
         launch = make(workers=1).launches[0]
-        assert {name: value for name, value in launch.env.items() if name != "TF_CONFIG"} == {
+        assert {name: value for name, value in env_of(launch).items() if name != "TF_CONFIG"} == {
             "TFLAUNCH_RUN": "t-1",
             "TFLAUNCH_ATTEMPT": "0",
             "TFLAUNCH_TASK": "worker:0",
             "TF_GRPC_REUSE_PORT": "1",
             "PYTHONUNBUFFERED": "1",
         }
-        assert launch.why.keys() == launch.env.keys()
+        assert launch.why.keys() == env_of(launch).keys()
 
     @pytest.mark.parametrize(("workers", "expected"), [(1, ["4", "4", "4"]), (4, ["1", "1", "2"])])
     def test_threads_as_many_as_cores_but_two_between_operations(self, workers: int, expected: list[str]) -> None:
         launch = make(hosts=(Host("127.0.0.1", (0, 1, 2, 3)),), workers=workers).launches[0]
         names = ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-        assert [launch.env[name] for name in names] == expected
+        assert [env_of(launch)[name] for name in names] == expected
         assert {launch.why[name] for name in names} == {"its share"}
 
     def test_what_the_owner_of_a_host_has_set_is_left_alone(self) -> None:
         host = Host("127.0.0.1", (0, 1), decided=frozenset({"OMP_NUM_THREADS", "PYTHONUNBUFFERED"}))
-        env = make(hosts=(host,)).launches[0].env
+        env = env_of(make(hosts=(host,)).launches[0])
         assert "OMP_NUM_THREADS" not in env
         assert "PYTHONUNBUFFERED" not in env
         assert env["TF_NUM_INTRAOP_THREADS"] == "1"
@@ -137,18 +142,18 @@ class TestEnvironment:
     def test_gpus_are_divided_even_where_the_owner_chose_them(self) -> None:
         host = Host("127.0.0.1", gpus=("2", "3"), decided=frozenset({"CUDA_VISIBLE_DEVICES"}))
         whole = make(hosts=(host,), ps=1)
-        assert [launch.env["CUDA_VISIBLE_DEVICES"] for launch in whole.launches] == ["2", "3", ""]
+        assert [env_of(launch)["CUDA_VISIBLE_DEVICES"] for launch in whole.launches] == ["2", "3", ""]
 
     def test_the_checkpoint_directory(self) -> None:
         launch = make(checkpoint_dir="/c", origins={"checkpoint_dir": "--checkpoint-dir"}).launches[0]
-        assert launch.env["TFLAUNCH_CHECKPOINT_DIR"] == "/c"
+        assert env_of(launch)["TFLAUNCH_CHECKPOINT_DIR"] == "/c"
         assert launch.why["TFLAUNCH_CHECKPOINT_DIR"] == "--checkpoint-dir"
 
     def test_the_user_has_the_last_word(self) -> None:
         launch = make(
             env={"PYTHONUNBUFFERED": "0", "A": "mine"}, forwarded={"A": "theirs", "B": "b"}, origins={"env": "--env"}
         ).launches[0]
-        assert (launch.env["PYTHONUNBUFFERED"], launch.env["A"], launch.env["B"]) == ("0", "mine", "b")
+        assert (env_of(launch)["PYTHONUNBUFFERED"], env_of(launch)["A"], env_of(launch)["B"]) == ("0", "mine", "b")
         assert (launch.why["PYTHONUNBUFFERED"], launch.why["B"]) == ("--env", "forwarded")
 
     @pytest.mark.parametrize(
@@ -157,14 +162,14 @@ class TestEnvironment:
     def test_secrets_reach_the_worker_and_nothing_that_is_shown(self, name: str) -> None:
         whole = make(env={name: "hunter2", "PLAIN": "seen"})
         launch = whole.launches[0]
-        assert launch.env[name] == "hunter2"
+        assert env_of(launch)[name] == "hunter2"
         assert launch.shown_settings()[name] == HIDDEN
         assert "hunter2" not in json.dumps(whole.as_json())
         assert launch.shown_settings()["PLAIN"] == "seen"
 
     def test_forwarded_values_are_hidden_whatever_they_are_called(self) -> None:
         whole = make(forwarded={"PLAIN": "hunter2"})
-        assert whole.launches[0].env["PLAIN"] == "hunter2"
+        assert env_of(whole.launches[0])["PLAIN"] == "hunter2"
         assert "hunter2" not in json.dumps(whole.as_json())
 
 
@@ -206,7 +211,7 @@ class TestPlan:
             with pytest.raises(RequestError, match="has 131,073 bytes") if more else nullcontext():
                 require_passable(longer)
             with pytest.raises(OSError, match="too long") if more else nullcontext():
-                subprocess.run(["true"], env=longer.launches[-1].env, check=True)
+                subprocess.run(["true"], env=env_of(longer.launches[-1]), check=True)
 
     def test_as_json(self) -> None:
         whole = make(ports={0: 20001, 1: 20002}, cwd="/d", origins={"workers": "-n"})

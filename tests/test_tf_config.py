@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from launcher.errors import RequestError
-from launcher.tf_config import Endpoint, Finding, Task, TfConfig, cluster, endpoint, lint, parse, render, text_of
+from launcher.tf_config import Endpoint, Finding, Task, TfConfig, around, cluster, endpoint, lint, parse, text_of
 
 PAIR = {"worker": ["a:2222", "b:2222"]}
 WORKER_0 = {"type": "worker", "index": 0}
@@ -51,13 +51,13 @@ def test_jobs_and_indices_are_put_in_order_and_an_evaluator_is_left_out() -> Non
 
 def test_a_task_is_rendered_as_compact_json() -> None:
     assert (
-        render(text_of(PAIR), "worker", 1)
+        text_of(PAIR).join(around("worker", 1))
         == '{"cluster":{"worker":["a:2222","b:2222"]},"task":{"type":"worker","index":1}}'
     )
 
 
 def test_an_evaluator_sees_the_cluster_without_being_in_it() -> None:
-    seen = parse(render(text_of(cluster([("worker", 0, "a:1"), ("evaluator", 0, "e:1")])), "evaluator", 0))
+    seen = parse(text_of(cluster([("worker", 0, "a:1"), ("evaluator", 0, "e:1")])).join(around("evaluator", 0)))
     assert seen.cluster == {"worker": {0: "a:1"}}
     assert seen.task == Task("evaluator", 0)
     assert lint(seen) == ()
@@ -77,7 +77,7 @@ for text in sys.argv[1:]:
     print(sorted(place[0].jobs), *place[1:], util.is_chief(*place))
 """
     jobs = cluster([("worker", 0, "a:1"), ("worker", 1, "b:1"), ("evaluator", 0, "e:1")])
-    texts = [render(text_of(jobs), job, index) for job, index in (("worker", 0), ("worker", 1), ("evaluator", 0))]
+    texts = [text_of(jobs).join(around(job, index)) for job, index in (("worker", 0), ("worker", 1), ("evaluator", 0))]
     done = subprocess.run(
         [sys.executable, "-c", script, *texts],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},

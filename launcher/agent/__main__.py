@@ -50,6 +50,8 @@ class Agent:
         self._living: dict[int, Process] = {}
         self._timed: set[Process] = set()
         self._leases: list[Lease] = []
+        # What the variables of all tasks have in common.
+        self._shared = ""
         self._switch = Switch()
         self._questions: list[stacks.Question] = []
         self._selector = selectors.DefaultSelector()
@@ -101,8 +103,12 @@ class Agent:
             case "line":
                 self._switch.set_line(order["between"], up=order["up"])
                 self._tell("line", between=order["between"], up=order["up"])
+            case "share":
+                self._shared = order["text"]
             case "spawn":
-                self._nursery.spawn({**order, "network": self._switch.networks.get(order["address"])})
+                env = {name: self._shared.join(ends) for name, ends in order["around"].items()}
+                network = self._switch.networks.get(order["address"])
+                self._nursery.spawn({**order, "env": {**env, **order["env"]}, "network": network})
             case "stop" | "kill" if self._nursery.withdraw(order["task"]):
                 self._tell("exited", task=order["task"], **never_lived())
             case "stop" if process := self._processes.get(order["task"]):

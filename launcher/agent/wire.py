@@ -4,7 +4,7 @@ A frame is a 9-byte header (kind, task number, payload length; big endian) and i
 JSON object; output frames carry a worker's bytes as they came, so that nothing is decoded on the way. File frames carry a
 piece of a file's content, with the file's number in the place of the task's.
 
-Launcher to agent: ``sweep tree lease connect line release spawn stop kill signal stacks listening ask fetch ping bye``. Agent to
+Launcher to agent: ``sweep tree lease connect line release share spawn stop kill signal stacks listening ask fetch ping bye``. Agent to
 launcher: ``hello lacking placed leased connected line released started report signalled stopped resumed stacks called listening
 answer exited found ping fault``. The first frame from the agent is ``hello``, with the protocol's version and the facts of its host.
 """

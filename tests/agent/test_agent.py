@@ -99,11 +99,21 @@ class Agent:
 
 
 def spawn(*argv: str, task: int = 0, **more: Any) -> dict[str, Any]:
-    return {"do": "spawn", "task": task, "argv": argv, "cwd": None, "env": {}, "cores": [], "address": None, **more}
+    return {
+        "do": "spawn",
+        "task": task,
+        "argv": argv,
+        "cwd": None,
+        "env": {},
+        "around": {},
+        "cores": [],
+        "address": None,
+        **more,
+    }
 
 
-def shell(script: str, task: int = 0) -> dict[str, Any]:
-    return spawn("sh", "-c", script, task=task)
+def shell(script: str, task: int = 0, **more: Any) -> dict[str, Any]:
+    return spawn("sh", "-c", script, task=task, **more)
 
 
 def stop(task: int = 0, grace: float = 600.0) -> dict[str, Any]:
@@ -275,6 +285,14 @@ class TestTask:
         agent.order(spawn(sys.executable, "-c", code, cwd=str(tmp_path), env={"A": "1"}, cores=[core]))
         agent.next("exited")
         assert agent.output[0].decode() == f"1 {tmp_path.resolve()} {{{core}}}\n"
+
+    def test_what_its_variables_share_is_told_once(self, agent: Agent) -> None:
+        agent.order({"do": "share", "text": "all"})
+        for task in range(2):
+            agent.order(shell("echo $A $B", task, around={"A": ["<", f">{task}"]}, env={"B": "own"}))
+        for _ in range(2):
+            agent.next("exited")
+        assert agent.output == {0: b"<all>0 own\n", 1: b"<all>1 own\n"}
 
     @pytest.mark.parametrize(
         ("argv", "cwd", "step"), [("/absent/program", None, "run /absent/program"), ("true", "/absent", "change to")]

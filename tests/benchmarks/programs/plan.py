@@ -41,7 +41,7 @@ count, each = map(int, sys.argv[1:3])
 started = time.monotonic()
 made = planned(count, each)
 # What each task is told is put together for each alone, as the launcher does before it is sent.
-told = len(made.launches[-1].env["TF_CONFIG"])
+told = len(made.launches[-1].tf_config)
 between = time.monotonic()
 if judged(made) != "exited with status 1":
     raise SystemExit("another verdict")
