@@ -260,6 +260,7 @@ class Agent:
             self._reap(pid)
             reaped = True
         if reaped:
+            self._flush()  # to the launcher, which has others to end, at once: what follows takes longer
             errands = self._errands.children if self._errands else set()
             gone = (process for process in self._processes.values() if process.ended is not None)
             strays.end_strays(self._living.keys(), gone, self._nursery.servers | errands)
