@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,11 +57,13 @@ class Launcher:
         name: what the tables call it.
         program: what is looked for beside this Python, then on PATH.
         arguments: what to tell it, for a job.
+        role: a peer, to be ahead of; one of ours, with the aims; or the floor, what there is without a launcher.
     """
 
     name: str
     program: str
     arguments: Callable[[Job], list[str]]
+    role: Literal["peer", "ours", "floor"] = "peer"
 
     @property
     def path(self) -> str | None:
@@ -113,8 +115,8 @@ def _honcho(job: Job) -> list[str]:
     return ["-f", str(procfile), "start"]
 
 
-SHELL = Launcher("shell loop", "sh", _shell_loop)
-TFLAUNCH = Launcher("tflaunch", "tflaunch", _tflaunch)
+SHELL = Launcher("shell loop", "sh", _shell_loop, "floor")
+TFLAUNCH = Launcher("tflaunch", "tflaunch", _tflaunch, "ours")
 MPIRUN = Launcher("Open MPI", "mpirun", _mpirun)
 PARALLEL = Launcher("GNU parallel", "parallel", _parallel)
 HONCHO = Launcher("honcho", "honcho", _honcho)

@@ -7,6 +7,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from tests.benchmarks.aims import Ahead
 from tests.benchmarks.case import Case, Metric
 from tests.benchmarks.launchers import HONCHO, MPIRUN, PARALLEL, TFLAUNCH
 from tests.benchmarks.trial import Watch
@@ -26,7 +27,10 @@ def cases(*, large: bool) -> list[Case]:
         Case(
             name="kill",
             title="One of 4 idle processes is killed with SIGKILL",
-            metrics=(Metric("until the other three are gone", "s"), Metric("until the launcher has ended", "s")),
+            metrics=(
+                Metric("until the other three are gone", "s", aims=(Ahead(),)),
+                Metric("until the launcher has ended", "s", aims=(Ahead(),)),
+            ),
             rounds=7,
             reference=MPIRUN,
             launchers=(TFLAUNCH, MPIRUN, PARALLEL, HONCHO),

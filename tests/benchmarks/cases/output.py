@@ -6,6 +6,7 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tests.benchmarks.aims import Ahead
 from tests.benchmarks.case import Case, Metric
 from tests.benchmarks.launchers import HONCHO, MPIRUN, PARALLEL, SHELL, TFLAUNCH
 from tests.benchmarks.trial import Failed
@@ -40,7 +41,10 @@ def _case(name: str, title: str, program: str, env: dict[str, str], *, large: bo
     return Case(
         name=name,
         title=title,
-        metrics=(Metric("until the launcher has ended", "s"), Metric("lines that did not arrive in the pipe", "")),
+        metrics=(
+            Metric("until the launcher has ended", "s", aims=(Ahead(),)),
+            Metric("lines that did not arrive in the pipe", ""),
+        ),
         rounds=5,
         reference=SHELL,
         launchers=(SHELL, TFLAUNCH, MPIRUN, PARALLEL, *([HONCHO] if large else [])),
