@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # Contrast enough on white and on GitHub's dark background alike; nothing is behind it.
 _INK = "#7b7b7b"
-_OURS = ("#e8710a", "#f0a868")
-_FLOOR, _PEER = "#a9a9a9", "#7f9bb8"
+_OURS = ("#e8710a", "#b9772f")
+_FLOOR, _PEER = "#8f8f8f", "#7f9bb8"
 _PEERS = ("#4c86c6", "#4fa05a", "#b279a2", "#3fa7a3", "#a8795a", "#8a80c8", "#c65f6d", "#8f9a3c")
 _STYLE = {
     # Text stays text, and two drawings of the same figures are the same file.
@@ -29,7 +29,7 @@ _STYLE = {
     **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
 }
 # In inches.
-_WIDTH, _HEAD, _BAR, _PLOT = 7.6, 0.42, 0.27, 2.9
+_WIDTH, _HEAD, _BAR, _TEXT, _PLOT = 7.6, 0.42, 0.27, 0.17, 2.9
 # Below bars, and below a plot, which has sizes there.
 _FOOT, _SIZES = 0.12, 0.4
 # Shares of the width: where plots begin and end, where bars end, and what a letter takes; figures are right of that.
@@ -80,7 +80,10 @@ def _figure(picture: Picture) -> Any:
 
 def _body(panel: Bars | Growth) -> tuple[float, float]:
     """The height of what is drawn, and of what is below it."""
-    return (_BAR * len(panel.bars), _FOOT) if isinstance(panel, Bars) else (_PLOT, _SIZES)
+    if not isinstance(panel, Bars):
+        return _PLOT, _SIZES
+    lines = max(name.count("\n") + 1 for name in _names(panel))
+    return max(_BAR, _TEXT * lines) * len(panel.bars), _FOOT
 
 
 def _names(panel: Bars) -> list[str]:
@@ -142,7 +145,8 @@ def _draw_growth(axes: Any, panel: Growth) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)))
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x" if panel.floor else f"{value:g}")
     axes.minorticks_off()
     axes.grid(axis="y", alpha=0.25)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from statistics import median
@@ -136,7 +137,9 @@ def merge(kept: Iterable[Result], new: Result, names: Sequence[str]) -> list[Res
 
 def save(path: Path, results: Iterable[Result]) -> None:
     """Write the file anew."""
-    path.write_text(json.dumps({"cases": [asdict(one) for one in results]}, indent=1) + "\n")
+    text = json.dumps({"cases": [asdict(one) for one in results]}, indent=1)
+    # A launcher's samples on one line: what a run has changed can be read.
+    path.write_text(re.sub(r"\[\s+([-+.e\d,\s]+?)\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n")
 
 
 def load(path: Path) -> list[Result]:
