@@ -245,11 +245,11 @@ def test_cases_of_several_machines_say_of_which_they_are() -> None:
     assert "What b takes. 1 round on 2026-11-25 on machine 2; " in text
 
 
-@pytest.mark.parametrize("order", ["", "b", "eb", "bebe"])
-def test_a_page_without_its_two_markers_is_refused(order: str) -> None:
-    begin, end = report.markers("figures")
+@pytest.mark.parametrize("order", [(), (0,), (1, 0), (0, 1, 0, 1), (0, 0, 1), (0, 1, 1)])
+def test_a_page_without_its_two_markers_is_refused(order: tuple[int, ...]) -> None:
+    text = "\n".join(report.markers("figures")[which] for which in order)
     with pytest.raises(ValueError, match="needs one line"):
-        report.between_markers(order.replace("b", begin).replace("e", end), "figures", "tables")
+        report.between_markers(text, "figures", "tables")
 
 
 def test_what_is_around_the_markers_stays() -> None:
@@ -311,13 +311,26 @@ def test_a_family_that_grows_has_one_picture_with_a_line_for_each_launcher() -> 
     bars, growth = drawn["thing-1"].panels
     assert (bars.title, growth.title) == ("time [s], N = 8", "time [s], by N")
     assert isinstance(growth, Growth)
-    assert growth.floor == "shell loop"
-    assert [(line.label, line.role, [size for size, _ in line.points]) for line in growth.lines] == [
-        ("shell loop", "floor", [1, 8]),
-        ("tflaunch", "ours", [1, 8]),
-        ("Open MPI", "peer", [1]),
+    assert growth.multiples
+    assert [(line.label, line.role, [(one.size, one.median) for one in line.points]) for line in growth.lines] == [
+        ("shell loop", "floor", [(1, 1), (8, 1)]),
+        ("tflaunch", "ours", [(1, 2), (8, 1)]),
+        ("Open MPI", "peer", [(1, 3)]),
     ]
     assert set(pictures([case("thing-2"), case("thing-4")], figures)) == set()
+
+
+def test_without_a_floor_figures_are_not_multiples_and_without_its_figure_there_is_no_point() -> None:
+    for launchers, points in (((MPIRUN, TFLAUNCH), [1, 8]), ((SHELL, MPIRUN, TFLAUNCH), [1])):
+        family = [case(f"thing-{size}", launchers=launchers) for size in (1, 8)]
+        figures = by_name(
+            measured(family[0], floor=(1.0,), tflaunch=(2.0,), mpirun=(3.0,)),
+            measured(family[1], tflaunch=(8.0,), mpirun=(9.0,)),
+        )
+        _, growth = pictures(family, figures)["thing-1"].panels
+        assert isinstance(growth, Growth)
+        (ours,) = (line for line in growth.lines if line.role == "ours")
+        assert [one.size for one in ours.points] == points
 
 
 def test_sizes_that_are_close_and_names_without_a_size_have_a_picture_each() -> None:
@@ -345,11 +358,12 @@ def test_charts_are_drawn_the_same_each_time_and_those_of_before_go(tmp_path: Pa
         assert f">{words}<" in first.decode()
 
 
+@pytest.mark.filterwarnings("error")
 def test_figures_that_are_all_nothing_can_be_drawn(tmp_path: Path) -> None:
-    one = case()
-    figures = by_name(measured(one, floor=(0.0,), tflaunch=(0.0,)))
-    charts.draw(pictures([one], figures).values(), tmp_path)
-    assert (tmp_path / "thing.svg").exists()
+    each = [case("one"), *(case(f"thing-{size}", launchers=(MPIRUN, TFLAUNCH)) for size in (1, 8))]
+    figures = by_name(*(measured(of, mpirun=(0.0, 1.0), tflaunch=(0.0,)) for of in each))
+    charts.draw(pictures(each, figures).values(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"one.svg", "thing.svg"}
 
 
 def test_names_beside_each_other_are_moved_apart_and_stay_in_the_plot() -> None:

@@ -100,7 +100,8 @@ def _draw_bars(axes: Any, panel: Bars) -> None:
     for place, bar in enumerate(panel.bars):
         row = bar.row
         axes.barh(place, row.median, 0.68, color=_shade(bar))
-        axes.errorbar(row.median, place, xerr=_whisker(row), color=_INK, capsize=2.5, linewidth=1)
+        whisker = [[row.median - row.lowest], [row.highest - row.median]]
+        axes.errorbar(row.median, place, xerr=whisker, color=_INK, capsize=2.5, linewidth=1)
         axes.text(row.highest + largest * 0.02, place, _value(row, panel.unit), va="center", **_weight(bar.role))
     axes.set_yticks(range(len(panel.bars)), _names(panel))
     for tick, bar in zip(axes.get_yticklabels(), panel.bars, strict=True):
@@ -118,39 +119,50 @@ def _weight(role: str) -> dict[str, str]:
     return {"weight": "bold", "color": _OURS[0]} if role == "ours" else {}
 
 
-def _whisker(row: Row, of: float = 1) -> list[list[float]]:
-    return [[(row.median - row.lowest) / of], [(row.highest - row.median) / of]]
-
-
 def _value(row: Row, unit: str) -> str:
     value = quantity(row.median, unit)
     return value if row.ratio is None else f"{value}, {number(row.ratio)}x"
 
 
 def _draw_growth(axes: Any, panel: Growth) -> None:
-    from matplotlib.ticker import LogLocator
-
-    sizes = sorted({size for line in panel.lines for size, _ in line.points})
-    ends = []
-    for line, color in zip(panel.lines, _colors(panel.lines), strict=True):
-        points = [(size, row, row.median / row.ratio if panel.floor and row.ratio else 1) for size, row in line.points]
-        heights = [row.median / base for _, row, base in points]
-        bars = [_whisker(row, base) for _, row, base in points]
-        whiskers = [[bar[side][0] for bar in bars] for side in (0, 1)]
-        style = {"linestyle": "--" if line.role == "floor" else "-", "linewidth": 2.4 if line.role == "ours" else 1.3}
-        axes.errorbar(
-            [size for size, _, _ in points], heights, whiskers, color=color, marker="o", ms=4, capsize=2, **style
-        )
-        ends.append((heights[-1], line, color))
+    sizes = sorted({point.size for line in panel.lines for point in line.points})
+    colors = _colors(panel.lines)
+    for line, color in zip(panel.lines, colors, strict=True):
+        _draw_line(axes, line, color)
     axes.set_xscale("log")
-    axes.set_yscale("log")
     axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
-    low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)))
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x" if panel.floor else f"{value:g}")
+    # A logarithm has no place for nothing.
+    if all(point.lowest > 0 for line in panel.lines for point in line.points):
+        _by_ratios(axes)
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x" if panel.multiples else f"{value:g}")
     axes.minorticks_off()
     axes.grid(axis="y", alpha=0.25)
-    _name_lines(axes, sorted(ends, key=lambda end: end[0]))
+    _name_lines(axes, panel.lines, colors)
+
+
+def _draw_line(axes: Any, line: Line, color: str) -> None:
+    medians = [point.median for point in line.points]
+    below = [point.median - point.lowest for point in line.points]
+    above = [point.highest - point.median for point in line.points]
+    axes.errorbar(
+        [point.size for point in line.points],
+        medians,
+        [below, above],
+        color=color,
+        marker="o",
+        markersize=4,
+        capsize=2,
+        linestyle="--" if line.role == "floor" else "-",
+        linewidth=2.4 if line.role == "ours" else 1.3,
+    )
+
+
+def _by_ratios(axes: Any) -> None:
+    from matplotlib.ticker import LogLocator
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)))
 
 
 def _colors(lines: Sequence[Line]) -> list[str]:
@@ -158,15 +170,16 @@ def _colors(lines: Sequence[Line]) -> list[str]:
     return [next(colors[line.role]) if line.role in colors else _FLOOR for line in lines]
 
 
-def _name_lines(axes: Any, ends: Sequence[tuple[float, Line, str]]) -> None:
-    """Each line's name beside its end, from low to high, moved so that no two are on each other."""
+def _name_lines(axes: Any, lines: Sequence[Line], colors: Sequence[str]) -> None:
+    """Each line's name beside its end, moved so that no two are on each other."""
     to_share = axes.transScale + axes.transLimits
-    heights = [float(to_share.transform((1, value))[1]) for value, _, _ in ends]
-    for (_, line, color), height, end in zip(ends, _spread(heights), heights, strict=True):
-        across = float(to_share.transform((line.points[-1][0], 1))[0])
+    ends = [to_share.transform((line.points[-1].size, line.points[-1].median)) for line in lines]
+    upwards = sorted(zip(lines, colors, ends, strict=True), key=lambda named: float(named[2][1]))
+    heights = _spread([float(end[1]) for _, _, end in upwards])
+    for (line, color, end), height in zip(upwards, heights, strict=True):
         axes.annotate(
             textwrap.fill(line.label, _LETTERS),
-            (across, end),
+            tuple(end),
             (1.06, height),
             "axes fraction",
             color=color,

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROGRAMS = Path(__file__).parent / "programs"
+# A peer, to be ahead of; one of ours, with the aims; or the floor, which is what there is without a launcher.
+Role = Literal["peer", "ours", "floor"]
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ class Launcher:
         name: what the tables call it.
         program: what is looked for beside this Python, then on PATH.
         arguments: what to tell it, for a job.
-        role: a peer, to be ahead of; one of ours, with the aims; or the floor, what there is without a launcher.
+        role: what it is to the others.
     """
 
     name: str
     program: str
     arguments: Callable[[Job], list[str]]
-    role: Literal["peer", "ours", "floor"] = "peer"
+    role: Role = "peer"
 
     @property
     def path(self) -> str | None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from tests.benchmarks.launchers import Role
 from tests.benchmarks.results import Row
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from tests.benchmarks.case import Case
     from tests.benchmarks.results import Measured, Result
 
-Role = Literal["peer", "ours", "floor"]
 # Sizes of a family that are closer to each other than this show no growth.
 _SPAN = 4
 
@@ -42,21 +42,31 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class Point:
+    """The figure at one size of a family."""
+
+    size: int
+    median: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
 class Line:
-    """One launcher's figures over the sizes of a family, from small to large."""
+    """One launcher's figures, from the smallest size to the largest."""
 
     label: str
     role: Role
-    points: tuple[tuple[int, Row], ...]
+    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
 class Growth:
-    """The figures of one metric of a family; ``floor`` is what they are shown as multiples of, if there is one."""
+    """The figures of one metric of a family, as multiples of the floor's where the family has one."""
 
     title: str
     note: str
-    floor: str
+    multiples: bool
     lines: tuple[Line, ...]
 
 
@@ -130,16 +140,27 @@ def _growth(family: Sequence[Case], results: Mapping[str, Result]) -> Iterator[B
         for panel in _panels(case, results[case.name]):
             panels.setdefault(panel.title, []).append((case.size, panel))
     order = [launcher.name for case in family for launcher in case.launchers]
-    reference = family[0].reference
+    multiples = family[0].reference.role == "floor"
     for title, sizes in panels.items():
-        last = sizes[-1][1]
-        floor = reference.name if reference.role == "floor" else ""
-        yield replace(last, title=f"{title}, N = {sizes[-1][0]:,}")
-        yield Growth(f"{title}, by N", last.note, floor, tuple(_lines(sizes, order)))
+        size, last = sizes[-1]
+        yield replace(last, title=f"{title}, N = {size:,}")
+        if len(sizes) > 1:
+            yield Growth(f"{title}, by N", last.note, multiples, tuple(_lines(sizes, order, multiples=multiples)))
 
 
-def _lines(sizes: Sequence[tuple[int, Bars]], order: Sequence[str]) -> Iterator[Line]:
+def _lines(sizes: Sequence[tuple[int, Bars]], order: Sequence[str], *, multiples: bool) -> Iterator[Line]:
     for label in dict.fromkeys([*order, *(bar.row.launcher for _, panel in sizes for bar in panel.bars)]):
         own = [(size, bar) for size, panel in sizes for bar in panel.bars if bar.row.launcher == label]
-        if own:
-            yield Line(label, own[-1][1].role, tuple((size, bar.row) for size, bar in own))
+        points = tuple(point for size, bar in own for point in _point(size, bar.row, multiples=multiples))
+        if points:
+            yield Line(label, own[-1][1].role, points)
+
+
+def _point(size: int, row: Row, *, multiples: bool) -> Iterator[Point]:
+    """None where there is nothing that it would be a multiple of."""
+    if not multiples:
+        yield Point(size, row.median, row.lowest, row.highest)
+    elif row.ratio is not None:
+        # The same as the ratio's, and the median itself where that is nothing.
+        base = row.median / row.ratio if row.ratio else 1
+        yield Point(size, row.median / base, row.lowest / base, row.highest / base)
