@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.benchmarks import cases, charts, page, report, results
-from tests.benchmarks.aims import Ahead, AtLeast, AtMost, Linear, judgements
+from tests.benchmarks.aims import Ahead, AtLeast, AtMost, Flat, Linear, judgements
 from tests.benchmarks.case import Case, Figures, Metric
 from tests.benchmarks.launchers import MPIRUN, PARALLEL, SHELL, TFLAUNCH, Launcher
 from tests.benchmarks.machine import Machine
@@ -162,6 +162,17 @@ def test_an_aim_is_met_or_says_by_how_much_it_is_missed(
     assert (judged.figure, judged.met, judged.missed_by) == (figure, met, missed_by)
 
 
+def test_flat_is_held_against_another_metric_of_the_same_case() -> None:
+    of = case("thing", Metric("late", "MB", aims=(Flat("early"),)), Metric("early", "MB"))
+    late = measured(of, tflaunch=(12.0,))
+    early = Measured("early", "MB", False, {"tflaunch": (10.0,)})
+
+    (judged,) = judgements(of, by_name(replace(late, metrics=(*late.metrics, early))))
+
+    assert judged.aim == "late: flat: at most 1.1 times early"
+    assert (judged.figure, judged.met, judged.missed_by) == ("1.20 times (12 MB; early 10 MB)", False, "9%")
+
+
 def test_ahead_is_more_where_more_is_better_and_no_tie() -> None:
     rate = case("rate", Metric("rate", "1/s", more=True, aims=(Ahead(),)))
     (judged,) = judgements(rate, by_name(measured(rate, tflaunch=(4.0,), mpirun=(5.0,), parallel=(3.0,))))
@@ -178,6 +189,7 @@ def test_ahead_is_more_where_more_is_better_and_no_tie() -> None:
         (AtMost(1, times=SHELL), {"tflaunch": (1.0,)}, "1 s, with nothing to compare"),
         (Ahead(), {"tflaunch": (1.0,), "floor": (2.0,)}, "1 s, with nothing to compare"),
         (Linear("small", 8), {"tflaunch": (1.0,)}, "1 s, with nothing to compare"),
+        (Flat("early"), {"tflaunch": (1.0,)}, "1 s, with nothing to compare"),
     ],
 )
 def test_without_a_figure_nothing_is_said_of_an_aim(aim: Aim, samples: dict[str, tuple[float]], figure: str) -> None:
@@ -194,6 +206,7 @@ def test_every_aim_can_be_judged() -> None:
             others = [getattr(aim, field, None) for field in ("times", "over", "of")]
             assert {one for one in others if one} <= set(of.launchers)
             assert not isinstance(aim, Linear) or aim.smaller in names
+            assert not isinstance(aim, Flat) or aim.since in {metric.name for metric in of.metrics}
 
 
 def test_the_summary_says_which_aims_are_met_and_what_was_not_measured() -> None:
@@ -311,7 +324,7 @@ def test_a_family_that_grows_has_one_picture_with_a_line_for_each_launcher() -> 
     bars, growth = drawn["thing-1"].panels
     assert (bars.title, growth.title) == ("time [s], N = 8", "time [s], by N")
     assert isinstance(growth, Growth)
-    assert growth.multiples
+    assert growth.times == "shell loop"
     assert [(line.label, line.role, [(one.size, one.median) for one in line.points]) for line in growth.lines] == [
         ("shell loop", "floor", [(1, 1), (8, 1)]),
         ("tflaunch", "ours", [(1, 2), (8, 1)]),

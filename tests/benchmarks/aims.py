@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.case import Case, Metric
     from tests.benchmarks.launchers import Launcher
-    from tests.benchmarks.results import Measured, Result
+    from tests.benchmarks.results import Result
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,16 @@ class Linear:
     of: Launcher | None = None
 
 
-Aim = AtMost | AtLeast | Ahead | Linear
+@dataclass(frozen=True)
+class Flat:
+    """It does not grow with time: what ``since`` was, another metric of the case, it may be, and ``slack``."""
+
+    since: str
+    slack: float = 1.1
+    of: Launcher | None = None
+
+
+Aim = AtMost | AtLeast | Ahead | Linear | Flat
 
 
 @dataclass(frozen=True)
@@ -86,12 +95,11 @@ def judgements(case: Case, results: Mapping[str, Result]) -> list[Judgement]:
 
 def _judge(aim: Aim, metric: Metric, case: Case, results: Mapping[str, Result]) -> Judgement:
     said = f"{metric.name}: {_words(aim, metric.unit)}"
-    measured = results[case.name].metric(metric.name)
     ours = _ours(aim, case)
-    own = measured.medians.get(ours.name) if measured else None
-    if measured is None or own is None:
+    own = _median(results[case.name], metric.name, ours)
+    if own is None:
         return Judgement(case.name, said, f"{ours.name} has no figure", None)
-    limit = _limit(aim, metric, case, measured, results)
+    limit = _limit(aim, metric, case, results)
     if limit is None:
         return Judgement(case.name, said, f"{quantity(own, metric.unit)}, with nothing to compare", None)
     more = isinstance(aim, AtLeast) or (isinstance(aim, Ahead) and metric.more)
@@ -116,34 +124,47 @@ def _words(aim: Aim, unit: str) -> str:
             return "ahead of every peer"
         case Linear(smaller, growth, slack):
             return f"linear: at most {growth * slack:g} times {smaller}, at {growth:g} times its size"
+        case Flat(since, slack):
+            return f"flat: at most {slack:g} times {since}"
 
 
-def _limit(aim: Aim, metric: Metric, case: Case, measured: Measured, results: Mapping[str, Result]) -> Limit | None:
+def _limit(aim: Aim, metric: Metric, case: Case, results: Mapping[str, Result]) -> Limit | None:
     """None where the figure that it would come from is missing."""
+    here = results[case.name]
     match aim:
-        case AtMost(bound, times, over):
-            whose = times or over
-        case AtLeast(bound, whose):
-            over = None
+        case AtMost(bound, over=whose) if whose:
+            base = _median(here, metric.name, whose)
+            return None if base is None else Limit(base + bound, base, whose.name)
+        case AtMost(bound, whose) | AtLeast(bound, whose):
+            return _multiple(bound, _median(here, metric.name, whose), whose.name) if whose else Limit(bound)
         case Ahead():
-            return _nearest(case, measured)
+            return _nearest(case, metric, here)
         case Linear(smaller, growth, slack):
-            there = results[smaller].metric(metric.name) if smaller in results else None
-            base = there.medians.get(_ours(aim, case).name) if there else None
-            return None if base is None else Limit(base * growth * slack, base, smaller)
-    if whose is None:
-        return Limit(bound)
-    base = measured.medians.get(whose.name)
-    if base is None:
-        return None
-    return Limit(base + bound if over else base * bound, base, whose.name)
+            return _multiple(growth * slack, _median(results.get(smaller), metric.name, _ours(aim, case)), smaller)
+        case Flat(since, slack):
+            return _multiple(slack, _median(here, since, _ours(aim, case)), since)
 
 
-def _nearest(case: Case, measured: Measured) -> Limit | None:
+def _multiple(times: float, base: float | None, whose: str) -> Limit | None:
+    return None if base is None else Limit(times * base, base, whose)
+
+
+def _nearest(case: Case, metric: Metric, here: Result) -> Limit | None:
     """The best figure of a peer."""
-    peers = {launcher.name for launcher in case.launchers if launcher.role == "peer"}
-    best = [row for row in measured.rows("") if row.launcher in peers]
-    return Limit(best[0].median, best[0].median, best[0].launcher) if best else None
+    figures = {
+        launcher.name: median
+        for launcher in case.launchers
+        if launcher.role == "peer" and (median := _median(here, metric.name, launcher)) is not None
+    }
+    if not figures:
+        return None
+    best = max(figures, key=figures.__getitem__) if metric.more else min(figures, key=figures.__getitem__)
+    return Limit(figures[best], figures[best], best)
+
+
+def _median(result: Result | None, metric: str, launcher: Launcher) -> float | None:
+    measured = result.metric(metric) if result else None
+    return measured.medians.get(launcher.name) if measured else None
 
 
 def _figure(own: float, limit: Limit, unit: str) -> str:

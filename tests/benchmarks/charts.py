@@ -29,7 +29,7 @@ _STYLE = {
     **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
 }
 # In inches.
-_WIDTH, _HEAD, _BAR, _TEXT, _PLOT = 7.6, 0.42, 0.27, 0.17, 2.9
+_WIDTH, _HEAD, _BAR, _TEXT, _PLOT = 7.6, 0.42, 0.27, 0.17, 2.4
 # Below bars, and below a plot, which has sizes there.
 _FOOT, _SIZES = 0.12, 0.4
 # Shares of the width: where plots begin and end, where bars end, and what a letter takes; figures are right of that.
@@ -37,7 +37,7 @@ _PLOTS, _BARS_END, _LETTER = (0.08, 0.66), 0.76, 0.0112
 # A name that is longer takes a second line.
 _LETTERS = 32
 # Between two names at the ends of lines, as a share of the plot's height.
-_APART = 0.1
+_APART = 0.11
 
 
 def draw(pictures: Iterable[Picture], folder: Path) -> None:
@@ -69,13 +69,17 @@ def _figure(picture: Picture) -> Any:
         axes = drawn.add_axes((left, floor, right - left, body / sum(heights)))
         middle = (top - _HEAD / 2) / sum(heights)
         drawn.text(0.01, middle, panel.title, weight="bold", va="center")
-        drawn.text(0.99, middle, panel.note, va="center", ha="right")
+        drawn.text(0.99, middle, _note(panel), va="center", ha="right")
         if isinstance(panel, Bars):
             _draw_bars(axes, panel)
         else:
             _draw_growth(axes, panel)
         top -= height
     return drawn
+
+
+def _note(panel: Bars | Growth) -> str:
+    return f"{panel.better}; x: times {panel.times}" if panel.times else panel.better
 
 
 def _body(panel: Bars | Growth) -> tuple[float, float]:
@@ -134,7 +138,7 @@ def _draw_growth(axes: Any, panel: Growth) -> None:
     # A logarithm has no place for nothing.
     if all(point.lowest > 0 for line in panel.lines for point in line.points):
         _by_ratios(axes)
-    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x" if panel.multiples else f"{value:g}")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}x" if panel.times else f"{value:g}")
     axes.minorticks_off()
     axes.grid(axis="y", alpha=0.25)
     _name_lines(axes, panel.lines, colors)

@@ -33,10 +33,11 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """The figures of one metric of one case, best first; ``note`` says how to read them."""
+    """The figures of one metric of one case, best first; ``times`` is whose figure their ratios are to."""
 
     title: str
-    note: str
+    better: str
+    times: str
     unit: str
     bars: tuple[Bar, ...]
 
@@ -62,11 +63,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Growth:
-    """The figures of one metric of a family, as multiples of the floor's where the family has one."""
+    """The figures of one metric of a family, as multiples of those of ``times`` where that is somebody: the floor."""
 
     title: str
-    note: str
-    multiples: bool
+    better: str
+    times: str
     lines: tuple[Line, ...]
 
 
@@ -116,7 +117,7 @@ def _panels(case: Case, result: Result) -> Iterator[Bars]:
     roles = {launcher.name: launcher.role for launcher in case.launchers}
     for one in _charted(case, result):
         bars = tuple(Bar(row, roles.get(row.launcher, "peer")) for row in one.rows(result.reference))
-        yield Bars(one.title, f"{_better(one)}; x: times {result.reference}", one.unit, bars)
+        yield Bars(one.title, _better(one), result.reference, one.unit, bars)
 
 
 def _alone(case: Case, result: Result) -> Bars:
@@ -126,7 +127,7 @@ def _alone(case: Case, result: Result) -> Bars:
     rows = [replace(row, launcher=one.name, ratio=None) for one in alike for row in one.rows("")]
     with_aims = {metric.name for metric in case.metrics if metric.aims}
     bars = tuple(Bar(row, "ours" if row.launcher in with_aims else "peer") for row in rows)
-    return Bars(f"{case.family} [{first.unit}]" if first.unit else case.family, _better(first), first.unit, bars)
+    return Bars(f"{case.family} [{first.unit}]" if first.unit else case.family, _better(first), "", first.unit, bars)
 
 
 def _better(metric: Measured) -> str:
@@ -140,12 +141,13 @@ def _growth(family: Sequence[Case], results: Mapping[str, Result]) -> Iterator[B
         for panel in _panels(case, results[case.name]):
             panels.setdefault(panel.title, []).append((case.size, panel))
     order = [launcher.name for case in family for launcher in case.launchers]
-    multiples = family[0].reference.role == "floor"
+    reference = family[0].reference
+    times = reference.name if reference.role == "floor" else ""
     for title, sizes in panels.items():
         size, last = sizes[-1]
         yield replace(last, title=f"{title}, N = {size:,}")
         if len(sizes) > 1:
-            yield Growth(f"{title}, by N", last.note, multiples, tuple(_lines(sizes, order, multiples=multiples)))
+            yield Growth(f"{title}, by N", last.better, times, tuple(_lines(sizes, order, multiples=bool(times))))
 
 
 def _lines(sizes: Sequence[tuple[int, Bars]], order: Sequence[str], *, multiples: bool) -> Iterator[Line]:
