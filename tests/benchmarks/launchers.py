@@ -117,8 +117,8 @@ def _honcho(job: Job) -> list[str]:
     return ["-f", str(procfile), "start"]
 
 
-SHELL = Launcher("shell loop", "sh", _shell_loop, "floor")
-TFLAUNCH = Launcher("tflaunch", "tflaunch", _tflaunch, "ours")
+SHELL = Launcher("shell loop", "sh", _shell_loop, role="floor")
+TFLAUNCH = Launcher("tflaunch", "tflaunch", _tflaunch, role="ours")
 MPIRUN = Launcher("Open MPI", "mpirun", _mpirun)
 PARALLEL = Launcher("GNU parallel", "parallel", _parallel)
 HONCHO = Launcher("honcho", "honcho", _honcho)

@@ -23,7 +23,7 @@ def _python(job: Job) -> list[str]:
 
 
 # No other launcher: it is the launcher's own code that is measured.
-ALONE = Launcher("tflaunch's plan", sys.executable, _python, "ours")
+ALONE = Launcher("tflaunch's plan", sys.executable, _python, role="ours")
 
 
 def cases(*, large: bool) -> list[Case]:

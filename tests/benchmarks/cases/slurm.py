@@ -70,7 +70,7 @@ def _tflaunch(job: Job) -> list[str]:
 
 
 SRUN = Launcher("srun", "salloc", _srun)
-TFLAUNCH_SLURM = Launcher("tflaunch on Slurm", "salloc", _tflaunch, "ours")
+TFLAUNCH_SLURM = Launcher("tflaunch on Slurm", "salloc", _tflaunch, role="ours")
 
 
 def _start(cluster: Cluster, trial: Trial, copies: int, script: str, *arguments: str) -> Run:

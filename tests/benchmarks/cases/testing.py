@@ -24,7 +24,7 @@ def _python(job: Job) -> list[str]:
     return job.script_line
 
 
-PYTEST = Launcher("tf_cluster", sys.executable, _python, "ours")
+PYTEST = Launcher("tf_cluster", sys.executable, _python, role="ours")
 
 
 def cases(*, large: bool) -> list[Case]:
