@@ -11,7 +11,18 @@ import pytest
 
 from tests.benchmarks import cases, results
 from tests.benchmarks.case import Case, Metric, run
-from tests.benchmarks.launchers import HONCHO, MPIRUN, PARALLEL, SHELL, TFLAUNCH, Job, Launcher
+from tests.benchmarks.launchers import (
+    ACCELERATE,
+    HONCHO,
+    MPIRUN,
+    PARALLEL,
+    SHELL,
+    TFLAUNCH,
+    TORCHRUN,
+    TORCHRUN_TEE,
+    Job,
+    Launcher,
+)
 from tests.benchmarks.trial import Failed, Trial, Watch
 
 if TYPE_CHECKING:
@@ -39,7 +50,7 @@ def test_a_run_keeps_every_sample_and_makes_the_page_and_its_chart(tmp_path: Pat
 
     assert ended.returncode == 0, ended.stderr
     (noop,) = results.load(tmp_path / "benchmarks.json")
-    installed = {one.name for one in (SHELL, TFLAUNCH, MPIRUN, PARALLEL, HONCHO) if one.path}
+    installed = {one.name for one in (SHELL, TFLAUNCH, MPIRUN, PARALLEL, HONCHO, TORCHRUN, ACCELERATE) if one.path}
     assert set(noop.versions) == installed
     assert (noop.name, noop.reference, noop.failures, noop.rounds) == ("noop-1", "shell loop", {}, 1)
     (metric,) = noop.metrics
@@ -58,8 +69,8 @@ def test_a_run_keeps_every_sample_and_makes_the_page_and_its_chart(tmp_path: Pat
         (
             ["--only", "nop"],
             (
-                "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, kill, idle, "
-                "warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
+                "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, output-files, kill-4, "
+                "idle-8, warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
                 "checkpoint-1, checkpoint-2, train-small, train-large"
             ),
         ),
@@ -78,13 +89,20 @@ def test_a_wrong_request_is_refused_before_anything_is_measured(arguments: list[
 
 def test_only_takes_a_name_or_a_family() -> None:
     every = cases.every(large=True)
-    assert [one.name for one in every if one.chosen_by(["noop"])] == ["noop-1", "noop-8", "noop-64"]
-    assert [one.name for one in every if one.chosen_by(["noop-8", "kill"])] == ["noop-8", "kill"]
+    assert [one.name for one in every if one.chosen_by(["kill"])] == ["kill-4", "kill-64", "kill-512"]
+    assert [one.name for one in every if one.chosen_by(["noop-8", "kill-4"])] == ["noop-8", "kill-4"]
 
 
 def test_what_takes_minutes_is_left_to_large() -> None:
     small, large = ({one.name: one for one in cases.every(large=large)} for large in (False, True))
-    assert "noop-64" not in small
+    assert {
+        "noop-64",
+        "noop-1000",
+        "kill-512",
+        "idle-1000",
+        "output-long",
+        "output-steady",
+    } <= large.keys() - small.keys()
     assert HONCHO not in small["output"].launchers
     assert HONCHO in large["output"].launchers
 
@@ -128,7 +146,7 @@ def test_a_launcher_that_fails_once_is_left_out_and_named() -> None:
 
 def test_every_launcher_runs_the_programs_command(tmp_path: Path) -> None:
     job = Job(3, "lines.py", ("7",), tmp_path)
-    for launcher in (SHELL, MPIRUN, PARALLEL):
+    for launcher in (SHELL, MPIRUN, PARALLEL, TORCHRUN, TORCHRUN_TEE, ACCELERATE):
         assert " ".join(job.command) in " ".join(launcher.argv(job))
     assert TFLAUNCH.argv(job)[1:] == ["run", "-n", "3", *job.script_line]
     HONCHO.argv(job)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from typing import TYPE_CHECKING
 
 import click
@@ -30,6 +31,7 @@ def main(only: tuple[str, ...], *, large: bool, rounds: int | None, into: Path) 
     page.rendered(into)  # what cannot take the results shows now, not after minutes
     # Whatever a launcher leaves behind comes back to this process, which ends it.
     kernel.adopt_orphans()
+    _allow_descriptors()
     here, load = machine.describe(), machine.load()
     measured = {}
     for one in chosen:
@@ -47,6 +49,12 @@ def _chosen(only: Sequence[str], *, large: bool) -> list[case.Case]:
             names = ", ".join(one.name for one in available)
             raise click.BadParameter(f"there is no case {name!r}; there are: {names}", param_hint="--only")
     return [one for one in available if not only or one.chosen_by(only)]
+
+
+def _allow_descriptors() -> None:
+    """As many as the machine lets anybody have: a launcher of 1,000 needs some for each, and 1,024 is a common limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":
