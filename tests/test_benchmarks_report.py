@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from click.testing import CliRunner
 
-from tests.benchmarks import cases, charts, page, report, results
+from tests.benchmarks import __main__, cases, charts, page, report, results
 from tests.benchmarks.aims import Ahead, AtLeast, AtMost, Flat, Linear, judgements
 from tests.benchmarks.case import Case, Figures, Metric
 from tests.benchmarks.launchers import MPIRUN, PARALLEL, SHELL, TFLAUNCH, Launcher
@@ -91,6 +91,16 @@ def test_what_is_no_file_of_results_is_refused_in_a_line(tmp_path: Path, text: s
     assert ended.exit_code == 2
     assert "does not hold figures of benchmarks" in ended.stderr.splitlines()[-1]
     assert not (tmp_path / "benchmarks.md").exists()
+
+
+@pytest.mark.parametrize(("name", "text"), [("benchmarks.json", "what?"), ("benchmarks.md", "no markers")])
+def test_a_folder_that_cannot_take_results_is_refused_before_anything_is_measured(
+    tmp_path: Path, name: str, text: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    ended = CliRunner().invoke(__main__.main, ["--only", "noop-1", "--into", str(tmp_path)])
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_samples_that_are_none_are_refused(tmp_path: Path) -> None:

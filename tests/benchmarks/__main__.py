@@ -27,7 +27,7 @@ def main(only: tuple[str, ...], *, large: bool, rounds: int | None, into: Path) 
     What the cases had before is replaced, in the file of results, on the page and in the charts.
     """
     chosen = _chosen(only, large=large)
-    into.mkdir(exist_ok=True)
+    into.mkdir(parents=True, exist_ok=True)
     page.rendered(into)  # what cannot take the results shows now, not after minutes
     # Whatever a launcher leaves behind comes back to this process, which ends it.
     kernel.adopt_orphans()
