@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,21 +9,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.benchmarks import cases, report
-from tests.benchmarks.case import Case, Figures, Metric, rows, run
-from tests.benchmarks.cases.plan import ALONE
-from tests.benchmarks.cases.slurm import TFLAUNCH_SLURM
-from tests.benchmarks.cases.testing import PYTEST
-from tests.benchmarks.launchers import HONCHO, MPIRUN, PARALLEL, SHELL, TFLAUNCH, Job, Launcher
-from tests.benchmarks.machine import Machine
-from tests.benchmarks.remote import TFLAUNCH_SSH
+from tests.benchmarks import cases, results
+from tests.benchmarks.case import Case, Metric, run
+from tests.benchmarks.launchers import (
+    ACCELERATE,
+    HONCHO,
+    MPIRUN,
+    PARALLEL,
+    SHELL,
+    TFLAUNCH,
+    TORCHRUN,
+    TORCHRUN_TEE,
+    Job,
+    Launcher,
+)
 from tests.benchmarks.trial import Failed, Trial, Watch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 ROOT = Path(__file__).parents[1]
-MACHINE = Machine("a processor", 2, 24.0, "Linux 6.1", "3.11.9", 0.5)
 ABSENT = Launcher("nowhere", "no-such-launcher", lambda _job: [])
 
 
@@ -41,30 +45,22 @@ def python(code: str) -> Launcher:
     return Launcher("inline", sys.executable, lambda job: ["-c", code, *job.command])
 
 
-def test_a_run_reports_every_sample_as_json_and_as_markdown(tmp_path: Path) -> None:
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    figures = tmp_path / "figures.json"
-
-    ended = benchmarks("--only", "noop-1", "--rounds", "1", "--json", str(figures), "--markdown", str(page))
+def test_a_run_keeps_every_sample_and_makes_the_page_and_its_chart(tmp_path: Path) -> None:
+    ended = benchmarks("--only", "noop-1", "--rounds", "1", "--into", str(tmp_path))
 
     assert ended.returncode == 0, ended.stderr
-    whole = json.loads(figures.read_text())
-    assert set(whole) == {"machine", "launchers", "missing", "cases"}
-    assert set(whole["machine"]) == {"processor", "cores", "memory_gib", "system", "python", "load"}
-    assert "tflaunch" in whole["launchers"]
-    installed = {one.name for one in (SHELL, TFLAUNCH, MPIRUN, PARALLEL, HONCHO) if one.path}
-    assert set(whole["launchers"]) == installed
-    (noop,) = whole["cases"]
-    assert (noop["name"], noop["reference"], noop["failures"]) == ("noop-1", "shell loop", {})
-    (metric,) = noop["metrics"]
-    assert metric["unit"] == "s"
-    assert {row["launcher"] for row in metric["rows"]} == installed
-    for row in metric["rows"]:
-        (sample,) = row["samples"]
-        assert 0 < sample == row["median"] == row["lowest"] == row["highest"]
-    assert page.read_text() == f"before\n{report.BEGIN}\n\n{ended.stdout}\n{report.END}\nafter\n"
-    assert "### `noop-1`" in ended.stdout
+    (noop,) = results.load(tmp_path / "benchmarks.json")
+    installed = {one.name for one in (SHELL, TFLAUNCH, MPIRUN, PARALLEL, HONCHO, TORCHRUN, ACCELERATE) if one.path}
+    assert set(noop.versions) == installed
+    assert (noop.name, noop.reference, noop.failures, noop.rounds) == ("noop-1", "shell loop", {}, 1)
+    (metric,) = noop.metrics
+    assert set(metric.samples) == installed
+    assert all(sample > 0 for samples in metric.samples.values() for sample in samples)
+    page = (tmp_path / "benchmarks.md").read_text()
+    assert "### noop-1\n" in ended.stdout
+    assert "### noop-1\n" in page
+    assert "](benchmarks/noop-1.svg)" in page
+    assert [chart.name for chart in (tmp_path / "benchmarks").iterdir()] == ["noop-1.svg"]
 
 
 @pytest.mark.parametrize(
@@ -73,13 +69,12 @@ def test_a_run_reports_every_sample_as_json_and_as_markdown(tmp_path: Path) -> N
         (
             ["--only", "nop"],
             (
-                "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, kill, idle, "
-                "warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
+                "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, output-files, kill-4, "
+                "idle-8, warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
                 "checkpoint-1, checkpoint-2, train-small, train-large"
             ),
         ),
-        (["--markdown", "README.md.missing"], "README.md.missing: "),
-        (["--markdown", "LICENSE"], f"needs one line {report.BEGIN}"),
+        (["--into", "LICENSE"], "Directory 'LICENSE' is a file"),
         (["--rounds", "0"], "--rounds"),
     ],
 )
@@ -94,23 +89,29 @@ def test_a_wrong_request_is_refused_before_anything_is_measured(arguments: list[
 
 def test_only_takes_a_name_or_a_family() -> None:
     every = cases.every(large=True)
-    assert [one.name for one in every if one.chosen_by(["noop"])] == ["noop-1", "noop-8", "noop-64"]
-    assert [one.name for one in every if one.chosen_by(["noop-8", "kill"])] == ["noop-8", "kill"]
+    assert [one.name for one in every if one.chosen_by(["kill"])] == ["kill-4", "kill-64", "kill-512"]
+    assert [one.name for one in every if one.chosen_by(["noop-8", "kill-4"])] == ["noop-8", "kill-4"]
 
 
 def test_what_takes_minutes_is_left_to_large() -> None:
     small, large = ({one.name: one for one in cases.every(large=large)} for large in (False, True))
-    assert "noop-64" not in small
+    assert {
+        "noop-64",
+        "noop-1000",
+        "kill-512",
+        "idle-1000",
+        "output-long",
+        "output-steady",
+    } <= large.keys() - small.keys()
     assert HONCHO not in small["output"].launchers
     assert HONCHO in large["output"].launchers
 
 
 def test_every_case_can_be_compared_and_is_documented() -> None:
     page = (ROOT / "docs" / "benchmarks.md").read_text()
-    report.replace_between_markers(page, "")
     for one in cases.every(large=True):
         assert one.reference in one.launchers
-        assert {TFLAUNCH, TFLAUNCH_SSH, TFLAUNCH_SLURM, PYTEST, ALONE} & set(one.launchers)
+        assert any(launcher.role == "ours" for launcher in one.launchers)
         assert f"**`{one.name.partition('-')[0]}`**" in page
 
 
@@ -140,50 +141,12 @@ def test_a_launcher_that_fails_once_is_left_out_and_named() -> None:
     figures = run(case(measure, SHELL), 3)
 
     assert figures.samples == {}
-    assert "- shell loop has no figures here: it ended with status 3: no luck" in report.markdown(MACHINE, [figures])
-
-
-def test_rows_hold_median_spread_and_the_distance_from_the_reference() -> None:
-    figures = Figures(
-        case(None, SHELL, TFLAUNCH), {"shell loop": [(2.0, 0), (4.0, 0)], "tflaunch": [(9.0, 1), (3.0, 2)]}
-    )
-
-    reference, ours = rows(figures, 0)
-    assert (reference.launcher, reference.difference, reference.ratio) == ("shell loop", 0, 1)
-    assert (ours.median, ours.lowest, ours.highest, ours.difference, ours.ratio) == (6, 3, 9, 3, 2)
-    assert ours.samples == (9.0, 3.0)
-    faults = rows(figures, 1)
-    assert [(row.difference, row.ratio) for row in faults] == [(0, None), (1.5, None)]
-
-
-def test_without_a_figure_of_the_reference_nothing_is_compared() -> None:
-    (row,) = rows(Figures(case(None, SHELL, TFLAUNCH), {"tflaunch": [(9.0, 1)]}), 0)
-    assert (row.median, row.difference, row.ratio) == (9, None, None)
-
-
-def test_the_tables_say_what_was_measured_on_what() -> None:
-    figures = Figures(case(None, SHELL, ABSENT), {"shell loop": [(0.5, 0), (1.5, 2_000_000)]})
-
-    text = report.markdown(MACHINE, [figures])
-
-    assert (
-        "- Machine: a processor, 2 cores, 24 GiB, Linux 6.1, Python 3.11.9; load average before the start: 0.5." in text
-    )
-    assert "- Not installed, so left out: nowhere." in text
-    assert "| time [s]   | median | lowest | highest | rounds | over shell loop | ratio |" in text
-    assert "| shell loop |      1 |  0.500 |    1.50 |      2 |               0 |     1 |" in text
-    assert "| shell loop | 1,000,000 |      0 | 2,000,000 |" in text
-
-
-@pytest.mark.parametrize("text", ["", report.BEGIN, f"{report.END}{report.BEGIN}", f"{report.BEGIN}{report.END}" * 2])
-def test_a_page_without_its_two_markers_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="needs one line"):
-        report.replace_between_markers(text, "tables")
+    assert figures.failures == {"shell loop": "ended with status 3: no luck"}
 
 
 def test_every_launcher_runs_the_programs_command(tmp_path: Path) -> None:
     job = Job(3, "lines.py", ("7",), tmp_path)
-    for launcher in (SHELL, MPIRUN, PARALLEL):
+    for launcher in (SHELL, MPIRUN, PARALLEL, TORCHRUN, TORCHRUN_TEE, ACCELERATE):
         assert " ".join(job.command) in " ".join(launcher.argv(job))
     assert TFLAUNCH.argv(job)[1:] == ["run", "-n", "3", *job.script_line]
     HONCHO.argv(job)

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import resource
 from typing import TYPE_CHECKING
 
 import click
 
 from launcher.agent import kernel
-from tests.benchmarks import case, cases, machine, report
+from tests.benchmarks import case, cases, machine, page, report, results
+from tests.benchmarks.page import INTO
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_FILE = click.Path(dir_okay=False, path_type=Path)
+    from pathlib import Path
 
 
 @click.command()
 @click.option("--only", multiple=True, metavar="CASE", help="Just this case; may be given several times.")
 @click.option("--large", is_flag=True, help="Also what takes minutes.")
 @click.option("--rounds", type=click.IntRange(1), metavar="N", help="Rounds of each case. Default: its own number.")
-@click.option("--json", "json_file", type=_FILE, help="Write every sample to this file.")
-@click.option("--markdown", "markdown_file", type=_FILE, help="Put the tables between the markers of this file.")
-def main(
-    only: tuple[str, ...], *, large: bool, rounds: int | None, json_file: Path | None, markdown_file: Path | None
-) -> None:
-    """Measure tflaunch against the peers that are installed, interleaved, on this machine."""
+@INTO
+def main(only: tuple[str, ...], *, large: bool, rounds: int | None, into: Path) -> None:
+    """Measure tflaunch against the peers that are installed, interleaved, on this machine.
+
+    What the cases had before is replaced, in the file of results, on the page and in the charts.
+    """
     chosen = _chosen(only, large=large)
-    if markdown_file is not None:
-        _update(markdown_file, "")  # a file that cannot take the tables shows now, not after minutes
+    into.mkdir(parents=True, exist_ok=True)
+    page.rendered(into)  # what cannot take the results shows now, not after minutes
     # Whatever a launcher leaves behind comes back to this process, which ends it.
     kernel.adopt_orphans()
-    described = machine.describe()
-    figures = [_run(one, rounds) for one in chosen]
-    text = report.markdown(described, figures)
-    click.echo(text, nl=False)
-    if json_file is not None:
-        json_file.write_text(json.dumps(report.as_json(described, figures), indent=2) + "\n")
-    if markdown_file is not None:
-        _update(markdown_file, text)
+    _allow_descriptors()
+    here, load = machine.describe(), machine.load()
+    measured = {}
+    for one in chosen:
+        click.echo(f"{one.name}: {one.title}", err=True)
+        measured[one.name] = results.result(case.run(one, rounds), here, load)
+        page.keep(into, measured[one.name])
+    page.render(into)
+    click.echo(f"{report.summary(chosen, measured)}\n{report.figures(chosen, measured, {})}", nl=False)
 
 
 def _chosen(only: Sequence[str], *, large: bool) -> list[case.Case]:
@@ -51,16 +51,10 @@ def _chosen(only: Sequence[str], *, large: bool) -> list[case.Case]:
     return [one for one in available if not only or one.chosen_by(only)]
 
 
-def _run(one: case.Case, rounds: int | None) -> case.Figures:
-    click.echo(f"{one.name}: {one.title}", err=True)
-    return case.run(one, rounds)
-
-
-def _update(path: Path, text: str) -> None:
-    try:
-        report.write_between_markers(path, text)
-    except (OSError, ValueError) as error:
-        raise click.BadParameter(f"{path}: {error}", param_hint="--markdown") from None
+def _allow_descriptors() -> None:
+    """As many as the machine lets anybody have: a launcher of 1,000 needs some for each, and 1,024 is a common limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 if __name__ == "__main__":

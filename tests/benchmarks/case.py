@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
 
 from tests.benchmarks.trial import Failed, Trial
@@ -13,15 +12,18 @@ from tests.benchmarks.trial import Failed, Trial
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from tests.benchmarks.aims import Aim
     from tests.benchmarks.launchers import Launcher
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure of a case: what it says, and its unit (may be empty)."""
+    """One figure of a case: what it says, its unit (may be empty), whether more is better, and what it is to be."""
 
     name: str
     unit: str
+    more: bool = False
+    aims: tuple[Aim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,20 @@ class Case:
     launchers: tuple[Launcher, ...]
     measure: Callable[[Trial], Sequence[float]]
 
+    @property
+    def family(self) -> str:
+        """What the cases with the same beginning have in common."""
+        return self.name.partition("-")[0]
+
+    @property
+    def size(self) -> int:
+        """The number at the end of the name, by which a family is ordered; 0 where there is none."""
+        _, _, end = self.name.rpartition("-")
+        return int(end) if end.isdigit() else 0
+
     def chosen_by(self, names: Sequence[str]) -> bool:
         """Whether one of ``names`` means this case."""
-        return self.name in names or self.name.partition("-")[0] in names
+        return self.name in names or self.family in names
 
 
 @dataclass
@@ -58,19 +71,6 @@ class Figures:
     case: Case
     samples: dict[str, list[Sequence[float]]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One launcher's figures for one metric. Without a figure of the reference, or when that is 0, there is no ratio."""
-
-    launcher: str
-    samples: tuple[float, ...]
-    median: float
-    lowest: float
-    highest: float
-    difference: float | None
-    ratio: float | None
 
 
 def run(case: Case, rounds: int | None = None) -> Figures:
@@ -92,24 +92,3 @@ def _try(launcher: Launcher, figures: Figures) -> None:
             figures.samples.pop(launcher.name, None)
         else:
             figures.samples.setdefault(launcher.name, []).append(sample)
-
-
-def rows(figures: Figures, metric: int) -> list[Row]:
-    """The figures of one metric, best first."""
-    columns = {name: tuple(sample[metric] for sample in samples) for name, samples in figures.samples.items()}
-    reference = columns.get(figures.case.reference.name)
-    base = median(reference) if reference else None
-    return sorted((_row(name, column, base) for name, column in columns.items()), key=lambda row: row.median)
-
-
-def _row(launcher: str, samples: tuple[float, ...], base: float | None) -> Row:
-    middle = median(samples)
-    return Row(
-        launcher=launcher,
-        samples=samples,
-        median=middle,
-        lowest=min(samples),
-        highest=max(samples),
-        difference=None if base is None else middle - base,
-        ratio=middle / base if base else None,
-    )

@@ -10,14 +10,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Machine:
-    """What matters for the figures; no name and no address. ``load`` is the load average of the minute before."""
+    """What matters for the figures; no name and no address."""
 
     processor: str
     cores: int
     memory_gib: float
     system: str
     python: str
-    load: float
+
+    def __str__(self) -> str:
+        hardware = f"{self.processor}, {self.cores} cores, {self.memory_gib:g} GiB"
+        return f"{hardware}, {self.system}, Python {self.python}"
 
 
 def describe() -> Machine:
@@ -28,8 +31,12 @@ def describe() -> Machine:
         memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        load=round(os.getloadavg()[0], 2),
     )
+
+
+def load() -> float:
+    """The load average of the minute before."""
+    return round(os.getloadavg()[0], 2)
 
 
 def _processor() -> str:

@@ -121,8 +121,8 @@ def _xargs(job: Job) -> list[str]:
     return ["-a", _listed(job), "-P", str(_AT_ONCE), "-I", "{}", "ssh", "-n", "{}", shlex.join(job.command)]
 
 
-SSH_LOOP = Launcher("ssh loop", "sh", _loop)
-TFLAUNCH_SSH = Launcher("tflaunch over ssh", "tflaunch", _tflaunch)
+SSH_LOOP = Launcher("ssh loop", "sh", _loop, role="floor")
+TFLAUNCH_SSH = Launcher("tflaunch over ssh", "tflaunch", _tflaunch, role="ours")
 PDSH = Launcher("pdsh", "pdsh", _pdsh)
 PARALLEL_SSH = Launcher("GNU parallel, ssh", "parallel", _parallel)
 XARGS_SSH = Launcher("xargs, ssh", "xargs", _xargs)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import click
 
 from tests.benchmarks import machine
-from tests.benchmarks.report import described
 from tests.chaos import measure, remains, trial
 from tests.chaos.grid import sample
 
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 def main(*, seed: int, cases: int, measures: bool, rounds: int, only: str) -> None:
     """Have things go wrong with real trainings, and hold what follows against what is promised."""
     chosen = list(measure.to_measure(rounds, Random(seed))) if measures else sample(seed, cases)
-    here = machine.describe()
+    load = machine.load()
     measured: list[tuple[Case, Times]] = []
     broken = 0
     for case, took in _run([case for case in chosen if only in str(case)]):
@@ -40,7 +39,9 @@ def main(*, seed: int, cases: int, measures: bool, rounds: int, only: str) -> No
         if took is not None:
             measured.append((case, took))
     if measures:
-        click.echo(f"Machine: {described(here)}.\n\n{measure.table(measured)}")
+        click.echo(
+            f"Machine: {machine.describe()}; load average before the start: {load:g}.\n\n{measure.table(measured)}"
+        )
     sys.exit(bool(broken))
 
 

@@ -7,6 +7,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tests.benchmarks.aims import Linear
 from tests.benchmarks.case import Case, Metric
 from tests.benchmarks.launchers import Launcher
 
@@ -22,7 +23,7 @@ def _python(job: Job) -> list[str]:
 
 
 # No other launcher: it is the launcher's own code that is measured.
-ALONE = Launcher("tflaunch's plan", sys.executable, _python)
+ALONE = Launcher("tflaunch's plan", sys.executable, _python, role="ours")
 
 
 def cases(*, large: bool) -> list[Case]:
@@ -31,12 +32,13 @@ def cases(*, large: bool) -> list[Case]:
 
 
 def _case(count: int) -> Case:
+    aims = (Linear("plan-1250", count / 1_250),) if count > 1_250 else ()
     return Case(
         name=f"plan-{count}",
         title=f"{count:,} hosts with {_WORKERS} workers each, without a process",
         metrics=(
-            Metric("the plan", "s"),
-            Metric("start, a step, the end of all, and the verdict", "s"),
+            Metric("the plan", "s", aims=aims),
+            Metric("start, a step, the end of all, and the verdict", "s", aims=aims),
             Metric("memory of it all", "MB"),
             Metric("TF_CONFIG of one task", "kB"),
         ),

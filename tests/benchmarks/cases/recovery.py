@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from launcher.agent.ports import lease
+from tests.benchmarks.aims import AtMost
 from tests.benchmarks.case import Case, Metric
 from tests.benchmarks.launchers import SHELL, TFLAUNCH
 from tests.benchmarks.trial import Failed
@@ -37,7 +38,7 @@ def cases(*, large: bool) -> list[Case]:
         Case(
             name="recovery",
             title="One of 4 training workers is killed with SIGKILL",
-            metrics=(Metric("until all have made a step again", "s"),),
+            metrics=(Metric("until all have made a step again", "s", aims=(AtMost(0.25, times=SHELL),)),),
             rounds=3,
             reference=SHELL,
             launchers=(SHELL, TFLAUNCH),

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.benchmarks.aims import Ahead
 from tests.benchmarks.case import Case, Metric
 from tests.benchmarks.launchers import Job, Launcher
 from tests.benchmarks.trial import Failed, Run
@@ -35,7 +36,7 @@ def cases(*, large: bool) -> list[Case]:
     joined = Case(
         "slurm-join",
         f"4 workers on {_FEW} nodes of Slurm's build a MultiWorkerMirroredStrategy",
-        (Metric("until all have built it", "s"),),
+        (Metric("until all have built it", "s", aims=(Ahead(),)),),
         5,
         SRUN,
         launchers,
@@ -69,7 +70,7 @@ def _tflaunch(job: Job) -> list[str]:
 
 
 SRUN = Launcher("srun", "salloc", _srun)
-TFLAUNCH_SLURM = Launcher("tflaunch on Slurm", "salloc", _tflaunch)
+TFLAUNCH_SLURM = Launcher("tflaunch on Slurm", "salloc", _tflaunch, role="ours")
 
 
 def _start(cluster: Cluster, trial: Trial, copies: int, script: str, *arguments: str) -> Run:

@@ -7,17 +7,18 @@ import time
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launcher.agent.ports import lease
+from tests.benchmarks.aims import AtMost
 from tests.benchmarks.case import Case, Metric
 from tests.benchmarks.launchers import SHELL, TFLAUNCH
 from tests.benchmarks.trial import Failed
+from tests.benchmarks.usage import memory
 
 if TYPE_CHECKING:
     from tests.benchmarks.launchers import Job
-    from tests.benchmarks.trial import Run, Trial
+    from tests.benchmarks.trial import Trial
 
 
 def _cold(job: Job) -> list[str]:
@@ -38,7 +39,10 @@ def _case(count: int) -> Case:
     return Case(
         name=f"warm-{count}",
         title=f"{count} workers that import TensorFlow and build a MultiWorkerMirroredStrategy",
-        metrics=(Metric("until all have built it", "s"), Metric("memory of all, shared pages once (PSS)", "MB")),
+        metrics=(
+            Metric("until all have built it", "s", aims=(AtMost(0.35, times=SHELL),)),
+            Metric("memory of all, shared pages once (PSS)", "MB", aims=(AtMost(0.6, times=SHELL),)),
+        ),
         rounds=3,
         reference=SHELL,
         launchers=(SHELL, TFLAUNCH, COLD),
@@ -60,18 +64,6 @@ def _measure(count: int, trial: Trial) -> tuple[float, float]:
         with trial.start(count, "strategy.py", str(fifo), *(str(one.port) for one in held)) as run:
             run.registered(register, count)
             seconds = time.monotonic() - run.started
-            return seconds, memory(run) / 1e6
+            return seconds, memory([process.pid for process in run.processes()]) / 1e6
     finally:
         os.close(register)
-
-
-def memory(run: Run) -> int:
-    """Bytes that the launcher and everything below it hold, each shared page counted once."""
-    return sum(_pss(process.pid) for process in run.processes())
-
-
-def _pss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
