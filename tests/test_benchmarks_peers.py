@@ -53,6 +53,7 @@ def test_what_is_installed_is_found_in_its_own_environment_and_left_alone(
 
     assert peers.install([thing]) == []
     assert capsys.readouterr().out == "thing: installing\nthing: there\n"
+    assert not replace(thing, requirements=(*thing.requirements, "more")).installed
 
 
 def test_one_that_cannot_be_had_keeps_none_of_the_others(
@@ -92,9 +93,3 @@ def test_without_root_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(peers.NotInstalled, match="install parallel yourself, so that no-such-program is on PATH"):
         package.install()
     assert Package("dash", "sh").installed
-
-
-def test_requirements_that_changed_are_installed_anew(wheel: Path) -> None:
-    thing = Environment("thing", "thing", (str(wheel),))
-    thing.install()
-    assert not replace(thing, requirements=(str(wheel), "more")).installed

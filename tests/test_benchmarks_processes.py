@@ -143,7 +143,17 @@ def test_a_meter_counts_what_is_used_while_it_looks() -> None:
     assert effort([os.getpid()]).cpu > 0
 
 
-def test_a_meter_keeps_what_it_saw_of_a_process_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_meter_goes_on_when_one_of_the_processes_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.benchmarks.usage._INTERVAL", 0.0)
+    with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
+        meter = Meter([process.pid, os.getpid()])
+        process.send_signal(signal.SIGKILL)
+    while not meter.cpu:
+        meter.look()
+    assert len(meter.memory) > 1
+
+
+def test_a_meter_takes_no_sample_when_all_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tests.benchmarks.usage._INTERVAL", 0.0)
     with subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process:
         meter = Meter([process.pid])

@@ -105,18 +105,7 @@ class Package:
             )
         # A package list that cannot be had anew may do as it is.
         subprocess.run(["apt-get", "update", "-qq"], check=False, stdin=subprocess.DEVNULL)
-        _run(
-            [
-                "env",
-                "DEBIAN_FRONTEND=noninteractive",
-                "apt-get",
-                "install",
-                "-y",
-                "-qq",
-                "--no-install-recommends",
-                self.name,
-            ]
-        )
+        _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", self.name])
 
 
 TORCHRUN = Environment("torchrun", "torch", (_TORCH,), _TORCH_INDEX)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -33,7 +34,7 @@ def memory(pids: Collection[int]) -> int:
 
 
 class Meter:
-    """Looks at processes now and then, as long as all of them are there.
+    """Looks at processes now and then, at each of them as long as it is there.
 
     Attributes:
         memory: the bytes that they held at each look.
@@ -55,12 +56,11 @@ class Meter:
         now = time.monotonic()
         if now < self._next:
             return
-        try:
-            self.memory.append(memory(self._last))
-            self._last = {pid: _cpu(pid) for pid in self._last}
-        except OSError:
-            # One of them has ended, and the others are about to.
-            return
+        for pid in self._last:
+            with suppress(OSError):
+                self._last[pid] = _cpu(pid)
+        if held := sum(map(_still_held, self._last)):
+            self.memory.append(held)
         # Looking is work too, which is not to be what is measured.
         after = time.monotonic()
         self._next = after + max(_INTERVAL, 20 * (after - now))
@@ -82,6 +82,12 @@ def _cpu(pid: int) -> float:
     # The name, in brackets, may hold anything.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) * _TICK
+
+
+def _still_held(pid: int) -> int:
+    with suppress(OSError):
+        return _pss(pid)
+    return 0
 
 
 def _pss(pid: int) -> int:
