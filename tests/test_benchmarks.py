@@ -75,7 +75,8 @@ def test_a_run_reports_every_sample_as_json_and_as_markdown(tmp_path: Path) -> N
             (
                 "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, kill, idle, "
                 "warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
-                "checkpoint-1, checkpoint-2, train-small, train-large"
+                "checkpoint-1, checkpoint-2, train-dense, train-dense-fit, train-cnn, train-cnn-fit, train-large, "
+                "train-large-fit"
             ),
         ),
         (["--markdown", "README.md.missing"], "README.md.missing: "),

@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launcher.agent.ports import lease
+from tests.benchmarks.by_hand import BY_HAND
 from tests.benchmarks.case import Case, Metric
-from tests.benchmarks.launchers import SHELL, TFLAUNCH
+from tests.benchmarks.launchers import PROGRAMS, TFLAUNCH, Launcher
 from tests.benchmarks.trial import Failed
 
 if TYPE_CHECKING:
@@ -20,12 +20,20 @@ if TYPE_CHECKING:
     from tests.benchmarks.trial import Run, Trial
 
 
+ROOT = Path(__file__).parents[3]
+
+
 def _cold(job: Job) -> list[str]:
     first, *rest = TFLAUNCH.arguments(job)
     return [first, "--cold", *rest]
 
 
+def _ray(job: Job) -> list[str]:
+    return [str(PROGRAMS / "ray_train.py"), str(job.copies), *job.script_line]
+
+
 COLD = replace(TFLAUNCH, name="tflaunch --cold", arguments=_cold)
+RAY = Launcher("Ray Train", str(ROOT / ".peers/ray/bin/python"), _ray)
 
 
 def cases(*, large: bool) -> list[Case]:
@@ -40,8 +48,8 @@ def _case(count: int) -> Case:
         title=f"{count} workers that import TensorFlow and build a MultiWorkerMirroredStrategy",
         metrics=(Metric("until all have built it", "s"), Metric("memory of all, shared pages once (PSS)", "MB")),
         rounds=3,
-        reference=SHELL,
-        launchers=(SHELL, TFLAUNCH, COLD),
+        reference=BY_HAND,
+        launchers=(BY_HAND, TFLAUNCH, COLD, RAY),
         measure=partial(_measure, count),
     )
 
@@ -49,15 +57,12 @@ def _case(count: int) -> Case:
 def _measure(count: int, trial: Trial) -> tuple[float, float]:
     if not find_spec("tensorflow"):
         raise Failed("needs TensorFlow, which is not installed")
-    held = lease(count, None)
-    for one in held:
-        one.close()
     fifo = trial.folder / "register"
     os.mkfifo(fifo)
     # For writing too: so the open does not wait for a writer, and reading never finds the end.
     register = os.open(fifo, os.O_RDWR)
     try:
-        with trial.start(count, "strategy.py", str(fifo), *(str(one.port) for one in held)) as run:
+        with trial.start(count, "strategy.py", str(fifo)) as run:
             run.registered(register, count)
             seconds = time.monotonic() - run.started
             return seconds, memory(run) / 1e6
