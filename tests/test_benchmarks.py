@@ -71,7 +71,8 @@ def test_a_run_keeps_every_sample_and_makes_the_page_and_its_chart(tmp_path: Pat
             (
                 "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, output-files, kill-4, "
                 "idle-8, warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
-                "checkpoint-1, checkpoint-2, train-small, train-large"
+                "checkpoint-1, checkpoint-2, train-dense, train-dense-fit, train-cnn, train-cnn-fit, train-large, "
+                "train-large-fit"
             ),
         ),
         (["--into", "LICENSE"], "Directory 'LICENSE' is a file"),

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from launcher.agent.ports import lease
 from tests.benchmarks.aims import AtMost
+from tests.benchmarks.by_hand import BY_HAND
 from tests.benchmarks.case import Case, Metric
-from tests.benchmarks.launchers import SHELL, TFLAUNCH
+from tests.benchmarks.launchers import TFLAUNCH
 from tests.benchmarks.trial import Failed
 
 if TYPE_CHECKING:
@@ -38,10 +37,10 @@ def cases(*, large: bool) -> list[Case]:
         Case(
             name="recovery",
             title="One of 4 training workers is killed with SIGKILL",
-            metrics=(Metric("until all have made a step again", "s", aims=(AtMost(0.25, times=SHELL),)),),
+            metrics=(Metric("until all have made a step again", "s", aims=(AtMost(0.25, times=BY_HAND),)),),
             rounds=3,
-            reference=SHELL,
-            launchers=(SHELL, TFLAUNCH),
+            reference=BY_HAND,
+            launchers=(BY_HAND, TFLAUNCH),
             measure=_measure,
         )
     ]
@@ -53,16 +52,12 @@ def _measure(trial: Trial) -> tuple[float]:
     restarts = trial.launcher is TFLAUNCH
     if restarts:
         trial = replace(trial, launcher=RESTARTING)
-    held = lease(_WORKERS, None)
-    for one in held:
-        one.close()
     fifo = trial.folder / "register"
     os.mkfifo(fifo)
     # For writing too: so the open does not wait for a writer, and reading never finds the end.
     register = os.open(fifo, os.O_RDWR)
-    job = ("steps.py", str(fifo), *(str(one.port) for one in held))
     try:
-        with trial.start(_WORKERS, *job) as run:
+        with trial.start(_WORKERS, "steps.py", str(fifo)) as run:
             victim = run.registered(register, _WORKERS)[-1]
             killed = time.monotonic()
             os.kill(victim, signal.SIGKILL)
@@ -70,9 +65,7 @@ def _measure(trial: Trial) -> tuple[float]:
                 run.registered(register, _WORKERS)
                 return (time.monotonic() - killed,)
         # What a person does: end what is left, at once, and type the same again.
-        for place in trial.folder.glob("place-*"):
-            shutil.rmtree(place)
-        with trial.start(_WORKERS, *job) as again:
+        with trial.start(_WORKERS, "steps.py", str(fifo)) as again:
             again.registered(register, _WORKERS)
             return (time.monotonic() - killed,)
     finally:

@@ -9,10 +9,11 @@ from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from launcher.agent.ports import lease
+from tests.benchmarks import peers
 from tests.benchmarks.aims import AtMost
+from tests.benchmarks.by_hand import BY_HAND
 from tests.benchmarks.case import Case, Metric
-from tests.benchmarks.launchers import SHELL, TFLAUNCH
+from tests.benchmarks.launchers import PROGRAMS, TFLAUNCH, Launcher
 from tests.benchmarks.trial import Failed
 from tests.benchmarks.usage import memory
 
@@ -26,7 +27,12 @@ def _cold(job: Job) -> list[str]:
     return [first, "--cold", *rest]
 
 
+def _ray(job: Job) -> list[str]:
+    return [str(PROGRAMS / "ray_train.py"), str(job.copies), *job.script_line]
+
+
 COLD = replace(TFLAUNCH, name="tflaunch --cold", arguments=_cold)
+RAY = Launcher("Ray Train", str(peers.RAY.python), _ray, peers.RAY)
 
 
 def cases(*, large: bool) -> list[Case]:
@@ -40,12 +46,12 @@ def _case(count: int) -> Case:
         name=f"warm-{count}",
         title=f"{count} workers that import TensorFlow and build a MultiWorkerMirroredStrategy",
         metrics=(
-            Metric("until all have built it", "s", aims=(AtMost(0.35, times=SHELL),)),
-            Metric("memory of all, shared pages once (PSS)", "MB", aims=(AtMost(0.6, times=SHELL),)),
+            Metric("until all have built it", "s", aims=(AtMost(0.35, times=BY_HAND),)),
+            Metric("memory of all, shared pages once (PSS)", "MB", aims=(AtMost(0.6, times=BY_HAND),)),
         ),
         rounds=3,
-        reference=SHELL,
-        launchers=(SHELL, TFLAUNCH, COLD),
+        reference=BY_HAND,
+        launchers=(BY_HAND, TFLAUNCH, COLD, RAY),
         measure=partial(_measure, count),
     )
 
@@ -53,15 +59,12 @@ def _case(count: int) -> Case:
 def _measure(count: int, trial: Trial) -> tuple[float, float]:
     if not find_spec("tensorflow"):
         raise Failed("needs TensorFlow, which is not installed")
-    held = lease(count, None)
-    for one in held:
-        one.close()
     fifo = trial.folder / "register"
     os.mkfifo(fifo)
     # For writing too: so the open does not wait for a writer, and reading never finds the end.
     register = os.open(fifo, os.O_RDWR)
     try:
-        with trial.start(count, "strategy.py", str(fifo), *(str(one.port) for one in held)) as run:
+        with trial.start(count, "strategy.py", str(fifo)) as run:
             run.registered(register, count)
             seconds = time.monotonic() - run.started
             return seconds, memory([process.pid for process in run.processes()]) / 1e6

@@ -2,73 +2,102 @@
 
 Steps alone are timed: neither the first ones, in which TensorFlow compiles, nor what ``fit`` does before and after.
 
-Kinds: ``loop``, the plainest GradientTape loop, as TensorFlow's tutorial has it; ``learner``, the trainer's step; ``fit``,
-Keras's with a dataset of its own; ``fit_data``, Keras's with the examples that are the same on any number of workers.
+Kinds: ``loop``, the plainest GradientTape loop, as TensorFlow's tutorial has it; ``fit``, Keras's with a dataset of its own,
+by tf_keras where ``TF_USE_LEGACY_KERAS`` is set; and what needs this project: ``learner``, the trainer's step, and
+``fit_data``, Keras's ``fit`` with the examples that are the same on any number of workers.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
 
-import keras
 import numpy as np
 import tensorflow as tf
-
-from worker import Arrays, Task, cross_entropy, fit_data
-from worker.context import Context
-from worker.data import Schedule
-from worker.feed import feed
-from worker.learner import Learner
-from worker.tasks import digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BATCH, CALL = 64, 20
+    from worker import Arrays
+
+CALL = 20
+keras: Any = tf.keras
+layers = keras.layers
+
+
+class Training(NamedTuple):
+    """A model, the shape of an example, how many there are, how many make a batch, and how many batches are timed."""
+
+    layers: Callable[[], list[Any]]
+    shape: tuple[int, ...]
+    examples: int
+    batch: int
+    steps: int
+
+
+TRAININGS = {
+    "dense": Training(lambda: [layers.Dense(64, activation="relu"), layers.Dense(10)], (64,), 1_442, 64, 600),
+    "cnn": Training(
+        lambda: [
+            layers.Conv2D(32, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Conv2D(64, 3, activation="relu"),
+            layers.MaxPooling2D(),
+            layers.Flatten(),
+            layers.Dense(64, activation="relu"),
+            layers.Dense(10),
+        ],
+        (28, 28, 1),
+        2_048,
+        128,
+        100,
+    ),
+    "large": Training(
+        lambda: [layers.Dense(3072, activation="relu"), layers.Dense(2200, activation="relu"), layers.Dense(10)],
+        (1024,),
+        2_048,
+        64,
+        60,
+    ),
+}
+
 kind, name, figure = sys.argv[1:]
-context = Context.from_environment(os.environ)
-strategy = tf.distribute.MultiWorkerMirroredStrategy() if context.size > 1 else tf.distribute.get_strategy()
+training = TRAININGS[name]
+chief = json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0
+strategy = tf.distribute.MultiWorkerMirroredStrategy()
+random = np.random.default_rng(0)
+features = random.normal(size=(training.examples, *training.shape)).astype(np.float32)
+labels = random.integers(0, 10, training.examples)
 
 
-def large() -> keras.Model:
-    """10 million parameters."""
-    dense = keras.layers.Dense
-    hidden = [dense(3072, activation="relu"), dense(2200, activation="relu")]
-    return keras.Sequential([keras.Input((1024,)), *hidden, dense(10)])
+def model() -> Any:
+    return keras.Sequential([keras.Input(training.shape), *training.layers()])
 
 
-model, steps = {"small": (digits.model, 600), "large": (large, 60)}[name]
-if name == "small":
-    source: Any = digits.data().train
-else:
-    random = np.random.default_rng(0)
-    source = Arrays(random.normal(size=(2048, 1024)).astype(np.float32), random.integers(0, 10, 2048))
-
-
-def optimizer() -> keras.optimizers.Optimizer:
+def optimizer() -> Any:
     return keras.optimizers.Adam(0.002)
 
 
-def plain_dataset() -> tf.data.Dataset:
-    arrays = tf.data.Dataset.from_tensor_slices((source.features, source.labels))
-    return arrays.shuffle(len(source)).batch(BATCH, drop_remainder=True).repeat().prefetch(tf.data.AUTOTUNE)
+def dataset() -> tf.data.Dataset:
+    arrays = tf.data.Dataset.from_tensor_slices((features, labels)).shuffle(training.examples)
+    return arrays.batch(training.batch, drop_remainder=True).repeat().prefetch(tf.data.AUTOTUNE)
 
 
 def loop() -> Callable[[int], float]:
     with strategy.scope():
         made, adam = model(), optimizer()
-    iterator = iter(strategy.experimental_distribute_dataset(plain_dataset()))
+    iterator = iter(strategy.experimental_distribute_dataset(dataset()))
 
     def part(features: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            losses = cross_entropy(labels, made(features, training=True))
-            loss = tf.nn.compute_average_loss(losses, global_batch_size=BATCH)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, made(features, training=True))
+            loss = tf.nn.compute_average_loss(losses, global_batch_size=training.batch)
         variables = made.trainable_variables
         adam.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
         return loss
@@ -88,10 +117,21 @@ def loop() -> Callable[[int], float]:
     return run
 
 
+def source() -> Arrays:
+    from worker import Arrays
+
+    return Arrays(features, labels)
+
+
 def learner() -> Callable[[int], float]:
+    from worker import Task, cross_entropy
+    from worker.data import Schedule
+    from worker.feed import feed
+    from worker.learner import Learner
+
     task = Task(name="t", model=model, loss=cross_entropy, data=lambda: None)  # type: ignore[arg-type,return-value]
     made = Learner(strategy, task, optimizer, seed=0, clip_norm=None, micro_batches=1, precision="float32")
-    iterator = iter(feed(strategy, source, Schedule(len(source), BATCH, 0)))
+    iterator = iter(feed(strategy, source(), Schedule(training.examples, training.batch, 0)))
 
     def run(count: int) -> float:
         start = time.perf_counter()
@@ -102,21 +142,20 @@ def learner() -> Callable[[int], float]:
     return run
 
 
-class Clock(keras.callbacks.Callback):  # type: ignore[misc] # mypy knows nothing of Keras
-    """Times the steps of an epoch, from the end of the first one on."""
-
-    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
-        del logs
-        if batch == 0:
-            self.start = time.perf_counter()
-        self.took = time.perf_counter() - self.start
-
-
 def fit(data: Callable[[], dict[str, Any]]) -> Callable[[int], float]:
     with strategy.scope():
         made = model()
         made.compile(optimizer(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     given = data()
+
+    class Clock(keras.callbacks.Callback):  # type: ignore[misc] # mypy knows nothing of Keras
+        """Times the steps of an epoch, from the end of the first one on."""
+
+        def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+            del logs
+            if batch == 0:
+                self.start = time.perf_counter()
+            self.took = time.perf_counter() - self.start
 
     def run(count: int) -> float:
         clock = Clock()
@@ -126,14 +165,24 @@ def fit(data: Callable[[], dict[str, Any]]) -> Callable[[int], float]:
     return run
 
 
-ways = {
+def plain_data() -> dict[str, Any]:
+    return {"x": dataset(), "shuffle": False}
+
+
+def our_data() -> dict[str, Any]:
+    from worker import fit_data
+
+    return fit_data(strategy, source(), global_batch=training.batch)
+
+
+ways: dict[str, Callable[[], Callable[[int], float]]] = {
     "loop": loop,
     "learner": learner,
-    "fit": lambda: fit(lambda: {"x": plain_dataset(), "shuffle": False}),
-    "fit_data": lambda: fit(lambda: fit_data(strategy, source, global_batch=BATCH)),
+    "fit": lambda: fit(plain_data),
+    "fit_data": lambda: fit(our_data),
 }
-run: Callable[[int], float] = ways[kind]()  # type: ignore[no-untyped-call]
+run = ways[kind]()
 run(CALL)
-rate = steps * BATCH / run(steps)
-if context.is_chief:
+rate = training.steps * training.batch / run(training.steps)
+if chief:
     Path(figure).write_text(f"{rate}\n")
