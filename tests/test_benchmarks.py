@@ -15,7 +15,19 @@ from tests.benchmarks.case import Case, Figures, Metric, rows, run
 from tests.benchmarks.cases.plan import ALONE
 from tests.benchmarks.cases.slurm import TFLAUNCH_SLURM
 from tests.benchmarks.cases.testing import PYTEST
-from tests.benchmarks.launchers import HONCHO, MPIRUN, PARALLEL, SHELL, TFLAUNCH, Job, Launcher
+from tests.benchmarks.launchers import (
+    ACCELERATE,
+    HONCHO,
+    MPIRUN,
+    PARALLEL,
+    SHELL,
+    TFLAUNCH,
+    TFLAUNCH_FILES,
+    TORCHRUN,
+    TORCHRUN_TEE,
+    Job,
+    Launcher,
+)
 from tests.benchmarks.machine import Machine
 from tests.benchmarks.remote import TFLAUNCH_SSH
 from tests.benchmarks.trial import Failed, Trial, Watch
@@ -53,7 +65,7 @@ def test_a_run_reports_every_sample_as_json_and_as_markdown(tmp_path: Path) -> N
     assert set(whole) == {"machine", "launchers", "missing", "cases"}
     assert set(whole["machine"]) == {"processor", "cores", "memory_gib", "system", "python", "load"}
     assert "tflaunch" in whole["launchers"]
-    installed = {one.name for one in (SHELL, TFLAUNCH, MPIRUN, PARALLEL, HONCHO) if one.path}
+    installed = {one.name for one in (SHELL, TFLAUNCH, MPIRUN, PARALLEL, HONCHO, TORCHRUN, ACCELERATE) if one.path}
     assert set(whole["launchers"]) == installed
     (noop,) = whole["cases"]
     assert (noop["name"], noop["reference"], noop["failures"]) == ("noop-1", "shell loop", {})
@@ -73,8 +85,8 @@ def test_a_run_reports_every_sample_as_json_and_as_markdown(tmp_path: Path) -> N
         (
             ["--only", "nop"],
             (
-                "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, kill, idle, "
-                "warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
+                "there is no case 'nop'; there are: noop-1, noop-8, output, output-buffered, output-bulk, output-files, kill-4, "
+                "idle-8, warm-2, warm-4, warm-8, hosts-2, hosts-4, agents-8, slurm-noop, slurm-join, plan-1250, recovery, tests, "
                 "checkpoint-1, checkpoint-2, train-dense, train-dense-fit, train-cnn, train-cnn-fit, train-large, "
                 "train-large-fit"
             ),
@@ -95,13 +107,20 @@ def test_a_wrong_request_is_refused_before_anything_is_measured(arguments: list[
 
 def test_only_takes_a_name_or_a_family() -> None:
     every = cases.every(large=True)
-    assert [one.name for one in every if one.chosen_by(["noop"])] == ["noop-1", "noop-8", "noop-64"]
-    assert [one.name for one in every if one.chosen_by(["noop-8", "kill"])] == ["noop-8", "kill"]
+    assert [one.name for one in every if one.chosen_by(["kill"])] == ["kill-4", "kill-64", "kill-512"]
+    assert [one.name for one in every if one.chosen_by(["noop-8", "kill-4"])] == ["noop-8", "kill-4"]
 
 
 def test_what_takes_minutes_is_left_to_large() -> None:
     small, large = ({one.name: one for one in cases.every(large=large)} for large in (False, True))
-    assert "noop-64" not in small
+    assert {
+        "noop-64",
+        "noop-1000",
+        "kill-512",
+        "idle-1000",
+        "output-long",
+        "output-steady",
+    } <= large.keys() - small.keys()
     assert HONCHO not in small["output"].launchers
     assert HONCHO in large["output"].launchers
 
@@ -111,7 +130,7 @@ def test_every_case_can_be_compared_and_is_documented() -> None:
     report.replace_between_markers(page, "")
     for one in cases.every(large=True):
         assert one.reference in one.launchers
-        assert {TFLAUNCH, TFLAUNCH_SSH, TFLAUNCH_SLURM, PYTEST, ALONE} & set(one.launchers)
+        assert {TFLAUNCH, TFLAUNCH_FILES, TFLAUNCH_SSH, TFLAUNCH_SLURM, PYTEST, ALONE} & set(one.launchers)
         assert f"**`{one.name.partition('-')[0]}`**" in page
 
 
@@ -184,7 +203,7 @@ def test_a_page_without_its_two_markers_is_refused(text: str) -> None:
 
 def test_every_launcher_runs_the_programs_command(tmp_path: Path) -> None:
     job = Job(3, "lines.py", ("7",), tmp_path)
-    for launcher in (SHELL, MPIRUN, PARALLEL):
+    for launcher in (SHELL, MPIRUN, PARALLEL, TORCHRUN, TORCHRUN_TEE, ACCELERATE):
         assert " ".join(job.command) in " ".join(launcher.argv(job))
     assert TFLAUNCH.argv(job)[1:] == ["run", "-n", "3", *job.script_line]
     HONCHO.argv(job)

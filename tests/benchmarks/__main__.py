@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ def main(
         _update(markdown_file, "")  # a file that cannot take the tables shows now, not after minutes
     # Whatever a launcher leaves behind comes back to this process, which ends it.
     kernel.adopt_orphans()
+    _allow_descriptors()
     described = machine.describe()
     figures = [_run(one, rounds) for one in chosen]
     text = report.markdown(described, figures)
@@ -54,6 +56,12 @@ def _chosen(only: Sequence[str], *, large: bool) -> list[case.Case]:
 def _run(one: case.Case, rounds: int | None) -> case.Figures:
     click.echo(f"{one.name}: {one.title}", err=True)
     return case.run(one, rounds)
+
+
+def _allow_descriptors() -> None:
+    """As many as the machine lets anybody have: a launcher of 1,000 needs some for each, and 1,024 is a common limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _update(path: Path, text: str) -> None:

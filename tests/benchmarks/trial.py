@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from tests.benchmarks.launchers import Launcher
 
-# Far beyond what anything here takes: it only ends what hangs.
+# For a trial: who takes longer has failed.
 _DEADLINE = 600.0
 _FAREWELL = 10.0
 
@@ -45,11 +45,17 @@ class Trial:
 
     def start_idle(self, copies: int) -> tuple[Run, list[int]]:
         """Start copies that sleep; returns once all do, with their process ids."""
+        return self.start_registered(copies, "idle.py")
+
+    def start_registered(
+        self, copies: int, script: str, *arguments: str, capture: bool = False, env: Mapping[str, str] | None = None
+    ) -> tuple[Run, list[int]]:
+        """Start copies of a program that tells its process id to its first argument; returns once all did, with them."""
         fifo = self.folder / "register"
         os.mkfifo(fifo)
         # For writing too: so the open does not wait for a writer, and reading never finds the end.
         register = os.open(fifo, os.O_RDWR)
-        run = self.start(copies, "idle.py", str(fifo))
+        run = self.start(copies, script, str(fifo), *arguments, capture=capture, env=env)
         try:
             return run, run.registered(register, copies)
         except BaseException:
@@ -57,6 +63,29 @@ class Trial:
             raise
         finally:
             os.close(register)
+
+
+class Gate:
+    """Where programs wait until all are there: a FIFO in ``folder`` that is at its end once it is opened."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "gate"
+        os.mkfifo(self.path)
+        # As long as somebody has it for writing, who reads waits.
+        self._held: int | None = os.open(self.path, os.O_RDWR)
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
+
+    def open(self) -> float:
+        """Let all of them go; returns when (monotonic)."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
+        return time.monotonic()
 
 
 class Run:
@@ -78,6 +107,10 @@ class Run:
             )
         self.pid = self._process.pid
 
+    @property
+    def _deadline(self) -> float:
+        return self.started + _DEADLINE
+
     def __enter__(self) -> Run:
         return self
 
@@ -89,6 +122,32 @@ class Run:
         """The descriptor to read what the launcher prints."""
         assert self._process.stdout is not None, "start it with capture=True"
         return self._process.stdout.fileno()
+
+    def follow(self, every: float) -> Iterator[bytes]:
+        """What the launcher prints, as it comes, until it has ended; nothing at all where so many seconds bring nothing.
+
+        Raises:
+            Failed: it has not ended in all that time.
+        """
+        with ExitStack() as stack:
+            launcher = os.pidfd_open(self.pid)
+            stack.callback(os.close, launcher)
+            selector = stack.enter_context(selectors.DefaultSelector())
+            selector.register(launcher, selectors.EVENT_READ)
+            pipe = None if self._process.stdout is None else self.output
+            if pipe is not None:
+                selector.register(pipe, selectors.EVENT_READ)
+            while selector.get_map():
+                ready = [key.fd for key, _ in selector.select(every)]
+                if time.monotonic() > self._deadline:
+                    raise Failed(f"has not ended after {_DEADLINE:g} s")
+                for descriptor in ready:
+                    data = os.read(descriptor, 1 << 20) if descriptor == pipe else b""
+                    if not data:
+                        selector.unregister(descriptor)
+                    yield data
+                if not ready:
+                    yield b""
 
     def finish(self) -> float:
         """Wait until the launcher has ended well; returns when (monotonic).
@@ -112,7 +171,8 @@ class Run:
             for descriptor in (register, launcher):
                 selector.register(descriptor, selectors.EVENT_READ)
             while text.count(b"\n") < count:
-                if register not in {key.fd for key, _ in selector.select(_DEADLINE)}:
+                left = max(0.0, self._deadline - time.monotonic())
+                if register not in {key.fd for key, _ in selector.select(left)}:
                     raise Failed(f"did not get its {count} workers to run: {self._last_words()}")
                 text += os.read(register, 4096)
         return [int(line) for line in text.split()]

@@ -7,20 +7,18 @@ import time
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.benchmarks import peers
 from tests.benchmarks.by_hand import BY_HAND
 from tests.benchmarks.case import Case, Metric
 from tests.benchmarks.launchers import PROGRAMS, TFLAUNCH, Launcher
 from tests.benchmarks.trial import Failed
+from tests.benchmarks.usage import memory
 
 if TYPE_CHECKING:
     from tests.benchmarks.launchers import Job
-    from tests.benchmarks.trial import Run, Trial
-
-
-ROOT = Path(__file__).parents[3]
+    from tests.benchmarks.trial import Trial
 
 
 def _cold(job: Job) -> list[str]:
@@ -33,7 +31,7 @@ def _ray(job: Job) -> list[str]:
 
 
 COLD = replace(TFLAUNCH, name="tflaunch --cold", arguments=_cold)
-RAY = Launcher("Ray Train", str(ROOT / ".peers/ray/bin/python"), _ray)
+RAY = Launcher("Ray Train", str(peers.RAY.python), _ray, environment=peers.RAY)
 
 
 def cases(*, large: bool) -> list[Case]:
@@ -65,18 +63,6 @@ def _measure(count: int, trial: Trial) -> tuple[float, float]:
         with trial.start(count, "strategy.py", str(fifo)) as run:
             run.registered(register, count)
             seconds = time.monotonic() - run.started
-            return seconds, memory(run) / 1e6
+            return seconds, memory([process.pid for process in run.processes()]) / 1e6
     finally:
         os.close(register)
-
-
-def memory(run: Run) -> int:
-    """Bytes that the launcher and everything below it hold, each shared page counted once."""
-    return sum(_pss(process.pid) for process in run.processes())
-
-
-def _pss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0

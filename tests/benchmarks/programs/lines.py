@@ -1,8 +1,19 @@
-"""lines.py COUNT: writes that many lines of 100 bytes, in large pieces whatever PYTHONUNBUFFERED says."""
+"""lines.py REGISTER GATE COUNT LENGTH: writes that many lines, in large pieces whatever PYTHONUNBUFFERED says.
 
+It tells its process id, and begins once the gate is open.
+"""
+
+import os
 import sys
+from pathlib import Path
 
-LINE = b"x" * 98 + b"~\n"
+register, gate = sys.argv[1:3]
+count, length = map(int, sys.argv[3:5])
+line = b"x" * (length - 2) + b"~\n"
 
+with Path(gate).open("rb") as opened:
+    with Path(register).open("w") as file:
+        file.write(f"{os.getpid()}\n")
+    opened.read()
 with open(1, "wb", buffering=1 << 16, closefd=False) as out:
-    out.writelines(LINE for _ in range(int(sys.argv[1])))
+    out.writelines(line for _ in range(count))
