@@ -56,14 +56,14 @@ class Meter:
         now = time.monotonic()
         if now < self._next:
             return
+        # Looking is work too, which is not to be what is measured. Its own CPU time counts: on a busy machine it waits for long.
+        began = time.thread_time()
         for pid in self._last:
             with suppress(OSError):
                 self._last[pid] = _cpu(pid)
         if held := sum(map(_still_held, self._last)):
             self.memory.append(held)
-        # Looking is work too, which is not to be what is measured.
-        after = time.monotonic()
-        self._next = after + max(_INTERVAL, 20 * (after - now))
+        self._next = time.monotonic() + max(_INTERVAL, 20 * (time.thread_time() - began))
 
 
 def _of_thread(thread: Path) -> Effort:
