@@ -112,7 +112,12 @@ class Attempt:
         if host not in self._told:
             self._told.add(host)
             self._agents.order(host, "share", text=launch.cluster)
-        process = {"argv": launch.argv, "cwd": launch.cwd, "env": launch.settings, "cores": launch.task.cores}
+        process = {
+            "argv": launch.argv,
+            "cwd": launch.cwd,
+            "env": {**launch.settings, **self._plan.unseen},
+            "cores": launch.task.cores,
+        }
         told = {"around": {"TF_CONFIG": launch.around_cluster}, "address": launch.address}
         warm = None if launch.warm is None else dict(launch.warm)
         self._agents.order(host, "spawn", task=number, warm=warm, **told, **process)

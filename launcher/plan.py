@@ -81,6 +81,7 @@ class Plan:
         notes: what the reader should know before the run starts.
         places: where peers may dial a task, as ``address:port``, and its number.
         attempt: 0 for the first, one more for each restart.
+        unseen: variables that our own code takes away before a program sees them.
     """
 
     config: ClusterConfig
@@ -90,6 +91,7 @@ class Plan:
     notes: tuple[str, ...]
     places: Mapping[str, int] = field(default_factory=dict)
     attempt: int = 0
+    unseen: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def tasks(self) -> tuple[Task, ...]:

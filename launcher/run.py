@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -168,7 +169,7 @@ def settle(
     Raises:
         TflaunchError: what was asked for is not there.
     """
-    from launcher import placement, plan, warmth
+    from launcher import compiling, placement, plan, warmth
 
     facts = agents.meet([spec.address for spec in config.hosts])
     hosts = [placement.found(spec, facts[spec.address], config.python, config.subnet) for spec in config.hosts]
@@ -199,6 +200,8 @@ def settle(
         notes=notes,
     )
     plan.require_passable(whole)
+    if not warm.tasks:
+        whole = replace(whole, unseen=compiling.keep(config, len(tasks), run_dir.path))
     kept = {"tree": tree and tree.as_json(), "versions": _versions(facts)}
     run_dir.write("run.json", {**whole.as_json(), **kept})
     return whole

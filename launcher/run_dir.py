@@ -8,6 +8,7 @@ attempt-0/worker-0.log      every byte that the task wrote, in order; attempt-1 
 attempt-0/stacks.txt        where all threads of all tasks were, before it was ended for want of progress or time
 agents/<host>.log           what an agent, or what carries it, had to say itself
 job.sh, job.json            on Slurm: the job's script, where we have written it, and the job's id
+program.pyc                 a script's code, compiled once for many workers
 launcher.log                what a console would have shown, if it runs in the background
 outcome.json                how it ended; where the run went on after that, in attempt-0 and so on, too
 runs/latest                     a link to the newest

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 CONTROL_FD = "TFLAUNCH_CONTROL_FD"
+COMPILED = "TFLAUNCH_COMPILED"
 STACKS_FD = 255
 LINE_LIMIT = 4096  # PIPE_BUF of Linux: shorter writes to a pipe never mix with those of another process
 PACKAGE = os.path.dirname(os.path.abspath(__file__))
@@ -173,7 +174,7 @@ def run_script() -> None:
         sys.path.insert(0, file)
         run_as_main("__main__", alter_argv=False)
         return
-    code = compile_script(file)
+    code = compiled_script(file, os.environ.pop(COMPILED, "")) or compile_script(file)
     replace_path0(os.path.dirname(os.path.realpath(path)))
     loader = type(__loader__)("__main__", file)  # type: ignore[name-defined]  # each module has one; mypy knows of none
     namespace = new_main()
@@ -215,6 +216,30 @@ def holds_main(file: str) -> bool:
             continue
         return True
     return False
+
+
+def compiled_script(file: str, compiled: str) -> "CodeType | None":
+    """The code of a script as the launcher has compiled it (launcher/compiling.py), if it is that of the source that is there.
+
+    A file of the kind that Python caches modules in, which is checked by a hash of the source (PEP 552).
+    """
+    if not compiled or sys.flags.optimize:
+        return None
+    import _imp
+    import io
+    import marshal
+    from _frozen_importlib_external import MAGIC_NUMBER
+
+    try:
+        with io.open_code(file) as source, open(compiled, "rb") as kept:  # noqa: PTH123
+            checked = _imp.source_hash(int.from_bytes(MAGIC_NUMBER, "little"), source.read())
+            if kept.read(16) != MAGIC_NUMBER + b"\3\0\0\0" + checked:
+                return None
+            code: CodeType = marshal.load(kept)  # noqa: S302 - our own file
+    except (OSError, EOFError, ValueError, TypeError):  # gone, or cut
+        return None
+    _imp._fix_co_filename(code, file)  # type: ignore[attr-defined]  # what import does
+    return code
 
 
 def compile_script(file: str) -> "CodeType":
