@@ -81,8 +81,8 @@ class Attempt:
             match command:
                 case Spawn(number):
                     self._spawn(number)
-                case Stop(number, grace):
-                    self._agents.order(self._host(number), "stop", task=number, grace=grace)
+                case Stop(number, grace, look):
+                    self._agents.order(self._host(number), "stop", task=number, grace=grace, look=look)
                 case Kill(number):
                     self._agents.order(self._host(number), "kill", task=number)
                 case Signal(number, name):

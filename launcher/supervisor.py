@@ -7,7 +7,7 @@ was lost; a signal or a deadline said stop. After that it only waits for what is
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from signal import SIGTERM
+from signal import SIGKILL, SIGTERM
 from typing import TYPE_CHECKING, Any
 
 from launcher import events, network
@@ -274,7 +274,7 @@ class Supervisor:
         commands: list[Command] = [ShowStacks(report)] if call.asked else []
         if call.last:
             self.stacks = report
-            commands += [KeepStacks(report), *self._say_who_is_late(call), *self._stop_all()]
+            commands += [KeepStacks(report), *self._say_who_is_late(call), *self._stop_all(look=True)]
         return commands
 
     def _say_who_is_late(self, call: RollCall) -> list[Command]:
@@ -346,7 +346,8 @@ class Supervisor:
                 state.exited = state.error = None
                 return [Say(f"{state.task.label} failed; it is started again"), Spawn(state.task.number)]
             return [Say(f"{state.task.label} failed; training goes on without it")]
-        return self._stop_all()
+        # No peer, and no network, sends a SIGKILL.
+        return self._stop_all(look=state.exited is None or state.exited.signal != SIGKILL)
 
     def _on_success(self) -> list[Command]:
         """The cluster is done. Servers never end by themselves; an evaluator may have a last checkpoint to look at."""
@@ -371,7 +372,7 @@ class Supervisor:
         call = self._roll_call
         if call is not None:
             call.hear(host)
-        return [] if call is not None and call.last else self._stop_all()
+        return [] if call is not None and call.last else self._stop_all(look=True)
 
     def _on_signal(self, number: int) -> list[Command]:
         self._signals += 1
@@ -390,14 +391,14 @@ class Supervisor:
         commands = [] if self._signals else self._on_signal(SIGTERM)
         return [*commands, *self._on_signal(SIGTERM)] if now else commands
 
-    def _stop_all(self) -> list[Command]:
+    def _stop_all(self, *, look: bool = False) -> list[Command]:
         self._ending = True
-        return [*self._stop(self._states), *(SetTimer(f"down {host}", DOWN) for host in sorted(self._down))]
+        return [*self._stop(self._states, look=look), *(SetTimer(f"down {host}", DOWN) for host in sorted(self._down))]
 
-    def _stop(self, states: Iterable[_TaskState]) -> list[Command]:
+    def _stop(self, states: Iterable[_TaskState], *, look: bool = False) -> list[Command]:
         commands: list[Command] = []
         for state in states:
             if not state.over and state.told_to_stop is None:
                 state.told_to_stop = self._now
-                commands.append(Stop(state.task.number, self.plan.config.grace))
+                commands.append(Stop(state.task.number, self.plan.config.grace, look))
         return commands

@@ -324,7 +324,7 @@ class TestRollCall:
             if task == 1:
                 assert run.post(HostCalled(host)) == []
         kept, *rest = run.post(HostCalled("b"))
-        assert rest == [Stop(number, GRACE) for number in range(3)]
+        assert rest == [Stop(number, GRACE, look=True) for number in range(3)]
         report = run.supervisor.stacks
         assert report is not None
         assert kept == KeepStacks(report)
@@ -428,7 +428,7 @@ class TestPreemption:
 class TestFailure:
     def test_the_others_are_stopped_each_once(self) -> None:
         run = Run(workers=3)
-        assert run.exit(1, 5) == [Stop(0, GRACE), Stop(2, GRACE)]
+        assert run.exit(1, 5) == [Stop(0, GRACE, look=True), Stop(2, GRACE, look=True)]
         assert run.die(0, 15, "SIGTERM", "SIGCONT") == []
         assert run.die(2, 9, "SIGTERM", "SIGCONT", "SIGKILL") == []
         verdict = run.supervisor.verdict()
@@ -495,7 +495,9 @@ class TestNetwork:
 class TestSpawnFault:
     def test_the_task_failed_and_the_others_are_stopped(self) -> None:
         run = Run()
-        assert run.post(AgentFault("a", "spawn", 11, "Resource temporarily unavailable", 0)) == [Stop(1, GRACE)]
+        assert run.post(AgentFault("a", "spawn", 11, "Resource temporarily unavailable", 0)) == [
+            Stop(1, GRACE, look=True)
+        ]
         run.die(1, 15, "SIGTERM")
         verdict = run.supervisor.verdict()
         assert (verdict.exit_status, verdict.cause) == (127, run.plan.tasks[0])
@@ -505,7 +507,7 @@ class TestSpawnFault:
 class TestLostHost:
     def test_the_others_are_stopped(self) -> None:
         run = Run(("a", "b"), workers=4)
-        assert run.post(AgentLost("b", "killed by SIGKILL")) == [Stop(0, GRACE), Stop(1, GRACE)]
+        assert run.post(AgentLost("b", "killed by SIGKILL")) == [Stop(task, GRACE, look=True) for task in (0, 1)]
         run.die(0, 15, "SIGTERM")
         run.die(1, 15, "SIGTERM")
         assert run.supervisor.finished

@@ -112,7 +112,8 @@ class Agent:
             case "stop" | "kill" if self._nursery.withdraw(order["task"]):
                 self._tell("exited", task=order["task"], **never_lived())
             case "stop" if process := self._processes.get(order["task"]):
-                self._look_for_silence(process)
+                if order["look"]:
+                    self._look_for_silence(process)
                 if process.terminate(order["grace"]):
                     self._timed.add(process)
             case "kill" if process := self._processes.get(order["task"]):

@@ -134,8 +134,8 @@ class Drill(Supervisor):
     def _on_exit(self, event: events.TaskExited) -> list[Command]:
         return super()._on_exit(event) or self._stop_who_would_stay()
 
-    def _stop_all(self) -> list[Command]:
-        return super()._stop_all() if not self._patient or self._interruption else []
+    def _stop_all(self, *, look: bool = False) -> list[Command]:
+        return super()._stop_all(look=look) if not self._patient or self._interruption else []
 
     def _stop_who_would_stay(self) -> list[Command]:
         failed = any(state.over and not state.succeeded for state in self._states)
@@ -144,7 +144,7 @@ class Drill(Supervisor):
         ]
         if self._ending or not failed or set(at_work) - self._paused:
             return []
-        return super()._stop_all()
+        return super()._stop_all(look=True)
 
 
 def _name(task: int) -> str:

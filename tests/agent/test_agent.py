@@ -117,7 +117,7 @@ def shell(script: str, task: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def stop(task: int = 0, grace: float = 600.0) -> dict[str, Any]:
-    return {"do": "stop", "task": task, "grace": grace}
+    return {"do": "stop", "task": task, "grace": grace, "look": True}
 
 
 @pytest.fixture
