@@ -136,7 +136,8 @@ def _measure(load: Load, trial: Trial) -> tuple[float, ...]:
 
 def _lines_in_files(folder: Path) -> int:
     names = (Path(inside, name) for inside, _, names in os.walk(folder) for name in names)
-    return sum(_lines(name) for name in names if name.is_file())
+    # The program's own code, as tflaunch has compiled it for all, has its ~ as well.
+    return sum(_lines(name) for name in names if name.is_file() and name.suffix != ".pyc")
 
 
 def _lines(file: Path) -> int:
