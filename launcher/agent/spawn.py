@@ -92,20 +92,58 @@ def _begin(command: Command, actions: Sequence[tuple[int, int, int]]) -> int:
     for folder in folders:
         path = os.path.join(folder, name)
         try:
-            return os.posix_spawn(
-                path,
-                list(command.argv),
-                command.env,
-                file_actions=actions,
-                setsid=True,
-                setsigmask=(),
-                setsigdef=_RESET,
-            )
+            return _run(path, command, actions)
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
             refused = refused or error
     raise refused or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+
+def _run(path: str, command: Command, actions: Sequence[tuple[int, int, int]]) -> int:
+    argv = list(command.argv)
+    try:
+        return os.posix_spawn(
+            path, argv, command.env, file_actions=actions, setsid=True, setsigmask=(), setsigdef=_RESET
+        )
+    except NotImplementedError:
+        return _fork(path, command, actions)
+
+
+def _fork(path: str, command: Command, actions: Sequence[tuple[int, int, int]]) -> int:
+    """The same for a Python that was built with a glibc before 2.26, which knows of no sessions there: conda's may be, or uv's."""
+    told, tells = os.pipe()
+    # Until it has become the program, the child answers SIGTERM as the agent does, through the agent's own wakeup pipe.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with _above(tells, len(actions)) as teller:
+            pid = os.fork()
+            if pid == 0:
+                _become(path, command, actions, teller)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(tells)
+    with os.fdopen(told, "rb") as words:
+        if why := words.read():
+            os.waitpid(pid, 0)
+            raise OSError(int(why), os.strerror(int(why)))
+    return pid
+
+
+def _become(path: str, command: Command, actions: Sequence[tuple[int, int, int]], teller: int) -> None:
+    """In the child. Never returns; says by a number why not, on a descriptor that an exec closes."""
+    try:
+        os.setsid()
+        for _, source, target in actions:
+            os.dup2(source, target)
+        for number in _RESET:
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(path, list(command.argv), command.env)
+    except OSError as error:
+        os.write(teller, str(error.errno).encode())
+    finally:
+        os._exit(127)
 
 
 @contextmanager

@@ -82,6 +82,17 @@ def start() -> Iterator[Callable[..., Ward]]:
         ward.dismiss()
 
 
+@pytest.fixture(params=["spawned", "forked"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By posix_spawn, and as with a Python whose posix_spawn knows no sessions."""
+
+    def refuse(*_: object, **__: object) -> int:
+        raise NotImplementedError
+
+    if request.param == "forked":
+        monkeypatch.setattr(os, "posix_spawn", refuse)
+
+
 @pytest.fixture
 def python(start: Callable[..., Ward]) -> Callable[..., Ward]:
     def begin(code: str, **more: Any) -> Ward:
@@ -101,6 +112,7 @@ def _descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+@pytest.mark.usefixtures("way")
 class TestBirth:
     def test_both_streams_come_out_of_one_pipe_in_order(self, start: Callable[..., Ward]) -> None:
         ward = start("sh", "-c", "echo a; echo b >&2; printf c")
@@ -169,6 +181,7 @@ class TestBirth:
         assert ward.output == f"{{{core}}}\n".encode()
 
 
+@pytest.mark.usefixtures("way")
 class TestStillbirth:
     @pytest.mark.parametrize(
         ("argv", "cwd", "step", "error"),
