@@ -15,7 +15,7 @@ from tests.benchmarks import cases
 from tests.benchmarks.by_hand import BY_HAND
 from tests.benchmarks.cases import checkpoint
 from tests.benchmarks.cases.checkpoint import OFFICIAL
-from tests.benchmarks.cases.training import FIT_DATA, TRAINER
+from tests.benchmarks.cases.training import TRAINER
 from tests.benchmarks.cases.warm import RAY
 from tests.benchmarks.launchers import TFLAUNCH, Job
 from tests.benchmarks.trial import Trial
@@ -53,7 +53,7 @@ def test_by_hand_a_copy_that_fails_shows(tmp_path: Path) -> None:
 @pytest.mark.tensorflow
 @pytest.mark.parametrize(
     ("case", "launcher"),
-    [("train-dense", TRAINER), ("train-dense-fit", BY_HAND), ("train-dense-fit", FIT_DATA)],
+    [("train-dense", TRAINER), ("train-dense-fit", BY_HAND)],
     ids=lambda value: getattr(value, "name", value),
 )
 def test_each_way_to_train_has_its_rate(case: str, launcher: Launcher, tmp_path: Path) -> None:
