@@ -36,6 +36,9 @@ HEARTBEAT = 2.0
 _LONGEST_WAIT = 86_400.0
 # How long descendants of a worker that is gone may hold its pipes.
 _DRAIN = 2.0
+# Where workers write without a pause, what comes in so many seconds is taken at once: to take each line by itself costs more CPU
+# than to write it, and they may be short of that.
+_BREATH = 0.001
 # Slurm tells every process of a step to end, and the guard passes on what it is told: for so many seconds that is once.
 _ECHO = 1.0
 
@@ -65,6 +68,9 @@ class Agent:
         self._beat = time.monotonic()
         self._guard = os.getppid()
         self._told_to_end: float | None = None
+        # Whether what workers have written came in small pieces since the last look, and when it last did.
+        self._spoken = False
+        self._spoke = 0.0
 
     def run(self) -> None:
         """Serve the launcher until it says bye, goes away, or falls silent; then end whatever is left."""
@@ -72,10 +78,19 @@ class Agent:
         self._tell("hello", protocol=wire.PROTOCOL, facts=facts.gather())
         while not self._ending and not self._tether.gone:
             self._flush()
+            self._breathe()
             for key, _ in self._selector.select(self._until_next()):
                 key.data(key.fd)
             self._on_time()
         self._leave()
+
+    def _breathe(self) -> None:
+        """Wait a moment, where output follows upon output; all that is there has been sent on."""
+        if self._spoken:
+            now = time.monotonic()
+            if now < self._spoke + 2 * _BREATH:
+                time.sleep(_BREATH)
+            self._spoke, self._spoken = time.monotonic(), False
 
     def _watch(self, descriptor: int, callback: Callable[[int], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, callback)
@@ -231,6 +246,7 @@ class Agent:
             self._hold_back()
 
     def _on_output(self, process: Process, data: bytes) -> None:
+        self._spoken = self._spoken or len(data) < wire.CHUNK // 4
         self._tether.output(process.number, data)
 
     def _on_report(self, process: Process, data: bytes) -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import psutil
 import pytest
 
 from launcher.agent import wire
-from launcher.agent.__main__ import _ECHO
+from launcher.agent.__main__ import _BREATH, _ECHO
 from launcher.config import HostSpec
 from launcher.engines import Berth
 from launcher.engines.local import LocalEngine
@@ -47,6 +48,7 @@ class Agent:
         self.channel = LocalEngine().open([Berth(HostSpec("127.0.0.1"), log, "")], private=private)[0]
         self._frames = self._read()
         self.output: dict[int, bytes] = {}
+        self.frames: Counter[int] = Counter()
 
     def order(self, *orders: dict[str, Any]) -> None:
         """Send them all at once."""
@@ -95,6 +97,7 @@ class Agent:
                     yield json.loads(payload)
                 else:
                     self.output[task] = self.output.get(task, b"") + payload
+                    self.frames[task] += 1
                     yield {"do": "output"}
 
 
@@ -274,6 +277,15 @@ class TestTask:
         assert report["record"] == {"kind": "state", "state": "up"}
         assert (exited["status"], exited["signal"], exited["sent"]) == (3, None, [])
         assert agent.output == {0: b"out\nerr\nlast"}
+
+    def test_of_a_flood_it_takes_many_lines_at_once(self, agent: Agent) -> None:
+        begun = time.monotonic()
+        agent.order(shell("i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i + 1)); done"))
+        assert agent.next("exited")["status"] == 0
+        seconds = time.monotonic() - begun
+        assert agent.output[0].split() == [str(i).encode() for i in range(20_000)]
+        # No two within a moment, but for the first two and the last.
+        assert agent.frames[0] <= seconds / _BREATH + 3
 
     def test_a_report_need_not_wait_for_the_end(self, agent: Agent) -> None:
         agent.order(shell("""echo '{"kind": "progress", "step": 1}' >&3; sleep 600"""))
