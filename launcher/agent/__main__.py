@@ -423,6 +423,7 @@ def main(options: str) -> None:
     """
     chosen = json.loads(options)
     kernel.allow_descriptors()
+    kernel.keep_descriptors()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if chosen["private"]:
         try:

@@ -89,6 +89,18 @@ def allow_descriptors() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def keep_descriptors() -> None:
+    """Have no program that this process runs inherit what it has inherited itself, but for its standard streams.
+
+    A lock, say, that a script holds by an open file: whoever inherits that holds it too.
+    """
+    with suppress(OSError):
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) > 2:
+                with suppress(OSError):  # the one that the list was read by
+                    os.set_inheritable(int(name), False)
+
+
 @contextmanager
 def users_limits() -> Iterator[None]:
     """Have, for a while, the limit from before ``allow_descriptors``: what is started meanwhile gets what its user has."""

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 # The descriptor on which a worker tells more than its output does; the environment names it, so it may move one day.
 CONTROL_FD = 3
-# What Python ignores, or the agent, or may be ignored by whoever started it: an exec leaves it at that.
-_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGCHLD)
+# What Python ignores, or the agent, or may be ignored by whoever started us: an exec leaves it at that.
+_RESET = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 
 
 class Command:

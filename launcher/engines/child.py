@@ -9,6 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from launcher.agent.kernel import widen
+from launcher.agent.spawn import Command
+from launcher.agent.spawn import spawn as start
 from launcher.engines import Landing
 from launcher.errors import UnavailableError
 from launcher.run_dir import last_lines
@@ -18,8 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-# What the agent relies on, whatever whoever started us had blocked or ignored.
-_DEFAULTS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE)
 # The guard gives the last descendants 5 s (agent/guard.py).
 _PATIENCE = 8.0
 _SIGNALS = frozenset(int(number) for number in signal.Signals)
@@ -148,9 +148,8 @@ def spawn(argv: list[str], env: Mapping[str, str], stdin: int, stdout: int, stde
         UnavailableError: it cannot be started.
     """
     descriptors = (stdin, stdout, stderr)
-    wiring = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in enumerate(descriptors)]
     try:
-        return os.posix_spawnp(argv[0], argv, env, file_actions=wiring, setsid=True, setsigmask=[], setsigdef=_DEFAULTS)
+        return start(Command(argv, None, env, ()), descriptors)
     except OSError as error:
         raise UnavailableError(f"cannot start {argv[0]}: {error.strerror}") from None
     finally:

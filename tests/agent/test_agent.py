@@ -315,6 +315,16 @@ class TestTask:
         assert (fault["order"], fault["task"], fault["error"]) == ("spawn", 0, "No such file or directory")
         assert fault["step"].startswith(step)
 
+    def test_it_inherits_nothing_that_the_agent_has_inherited(self, open_agent: Start, tmp_path: Path) -> None:
+        (tmp_path / "lock").touch()
+        held = os.open(tmp_path / "lock", os.O_RDONLY)
+        os.set_inheritable(held, True)
+        agent = open_agent()
+        os.close(held)
+        agent.order(shell("ls -l /proc/self/fd"))
+        agent.next("exited")
+        assert b"/lock" not in agent.output[0]
+
     def test_its_most_memory(self, agent: Agent) -> None:
         small, large = (spawn(sys.executable, "-S", "-c", code) for code in ("pass", "b'x' * (64 << 20)"))
         agent.order(small, {**large, "task": 1})
