@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ def test_it_ends_with_who_holds_it(signum: signal.Signals, others: int) -> None:
     try:
         assert select.select([held], [], [], 30.0)[0] == [held]
     finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(held, signal.SIGKILL)
         os.close(held)
 
 

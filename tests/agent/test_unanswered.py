@@ -55,5 +55,7 @@ def test_the_table_of_a_network_is_read_once_for_all_who_are_in_it(monkeypatch: 
 def test_a_process_without_sockets_is_not_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unanswered, "_entries", lambda *_: pytest.fail("looked up"))
     with subprocess.Popen(["sleep", "600"]) as alone:
-        assert unanswered.unanswered(alone.pid) == []
-        alone.kill()
+        try:
+            assert unanswered.unanswered(alone.pid) == []
+        finally:
+            alone.kill()
