@@ -66,23 +66,27 @@ class Attempt:
 
     def _take_in(self, event: events.Event, supervisor: Supervisor) -> None:
         now = time.time()
-        # Of stacks, the run directory has a file of its own.
-        self._run_dir.event(event._replace(text="") if isinstance(event, events.TaskStacks) else event, now)
         match event:
             case events.TaskExited(task):
                 self._console.finish(task)
             case events.TaskReport(task, {"kind": "metrics"} as record):
                 self._run_dir.metrics(self._plan.tasks[task].label, record)
         self._reception.take(event, now)
-        self._obey(supervisor.handle(event, now))
+        if commands := supervisor.handle(event, now):
+            self._obey(commands)
+            # Whoever is to be stopped does not wait for a disk.
+            self._loop.send()
+        # Of stacks, the run directory has a file of its own.
+        self._run_dir.event(event._replace(text="") if isinstance(event, events.TaskStacks) else event, now)
 
     def _obey(self, commands: Iterable[Command]) -> None:
         for command in commands:
             match command:
                 case Spawn(number):
                     self._spawn(number)
-                case Stop(number, grace, look):
-                    self._agents.order(self._host(number), "stop", task=number, grace=grace, look=look)
+                case Stop(numbers, grace, look):
+                    for host, own in self._by_host(numbers).items():
+                        self._agents.order(host, "stop", tasks=own, grace=grace, look=look)
                 case Kill(number):
                     self._agents.order(self._host(number), "kill", task=number)
                 case Signal(number, name):
@@ -121,6 +125,12 @@ class Attempt:
         told = {"around": {"TF_CONFIG": launch.around_cluster}, "address": launch.address}
         warm = None if launch.warm is None else dict(launch.warm)
         self._agents.order(host, "spawn", task=number, warm=warm, **told, **process)
+
+    def _by_host(self, numbers: Iterable[int]) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for number in numbers:
+            found.setdefault(self._host(number), []).append(number)
+        return found
 
     def _host(self, number: int) -> str:
         return self._plan.launches[number].task.host

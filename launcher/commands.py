@@ -15,12 +15,12 @@ class Spawn(NamedTuple):
 
 
 class Stop(NamedTuple):
-    """Walk the stop ladder with this task: SIGTERM, its own grace period, SIGKILL.
+    """Walk the stop ladder with each of these tasks: SIGTERM, its own grace period, SIGKILL.
 
     ``look``: before that, see which peers leave it without an answer, as the reason may be one of them.
     """
 
-    task: int
+    tasks: tuple[int, ...]
     grace: float
     look: bool = False
 

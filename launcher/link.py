@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from launcher import events
@@ -62,6 +63,8 @@ class Link:
         self._came = self._told = 0
         self._next: float | None = None
         self._ended = ""
+        # What a suspended agent must hear of is on its way.
+        self._urgent = False
         # What to add to the host's clock to get ours; the error is the travel time of the fastest frame that told it.
         self._offset = 0.0
         self._use(channel)
@@ -85,8 +88,7 @@ class Link:
     def order(self, what: str, **fields: object) -> None:
         """Queue an order. The loop sends all that is queued at once before it waits, so that N spawns are one read."""
         self._writer.control({"do": what, **fields})
-        if what in {"stop", "kill", "bye"}:
-            self.channel.wake()
+        self._urgent = self._urgent or what in {"stop", "kill", "bye"}
 
     def beat(self) -> None:
         """Tell that we live, and how much has come."""
@@ -105,10 +107,11 @@ class Link:
     def flush(self) -> None:
         """Send what is queued; a broken pipe shows itself as EOF on the other descriptor, with the reason."""
         if self._landed and self.is_open:
-            try:
+            with suppress(BrokenPipeError):
                 self._writer.flush()
-            except BrokenPipeError:
-                return
+        if self._urgent:
+            self._urgent = False
+            self.channel.wake()
 
     def receive(self) -> Iterator[events.Event]:
         """Read once and yield what it means. EOF yields AgentLost, unless we had said bye, or LinkDown."""

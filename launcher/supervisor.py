@@ -396,9 +396,7 @@ class Supervisor:
         return [*self._stop(self._states, look=look), *(SetTimer(f"down {host}", DOWN) for host in sorted(self._down))]
 
     def _stop(self, states: Iterable[_TaskState], *, look: bool = False) -> list[Command]:
-        commands: list[Command] = []
-        for state in states:
-            if not state.over and state.told_to_stop is None:
-                state.told_to_stop = self._now
-                commands.append(Stop(state.task.number, self.plan.config.grace, look))
-        return commands
+        left = [state for state in states if not state.over and state.told_to_stop is None]
+        for state in left:
+            state.told_to_stop = self._now
+        return [Stop(tuple(state.task.number for state in left), self.plan.config.grace, look)] if left else []

@@ -92,7 +92,7 @@ class Run:
 
 
 def stops(commands: list[Command]) -> list[int]:
-    return [command.task for command in commands if isinstance(command, Stop)]
+    return [task for command in commands if isinstance(command, Stop) for task in command.tasks]
 
 
 class TestStart:
@@ -124,7 +124,7 @@ class TestSuccess:
     def test_servers_are_stopped_and_an_evaluator_may_finish(self) -> None:
         run = Run(workers=1, ps=1, evaluator=1)
         worker, server, evaluator = map(run.number, ("worker 0", "ps 0", "evaluator 0"))
-        assert run.exit(worker) == [Stop(server, GRACE), SetTimer("afterwards", GRACE)]
+        assert run.exit(worker) == [Stop((server,), GRACE), SetTimer("afterwards", GRACE)]
         assert run.die(server, 15, "SIGTERM") == []
         assert run.exit(evaluator) == []
         assert run.supervisor.finished
@@ -133,7 +133,7 @@ class TestSuccess:
     def test_an_evaluator_that_does_not_finish_is_stopped(self) -> None:
         run = Run(workers=1, evaluator=1)
         run.exit(0)
-        assert run.post(DeadlinePassed("afterwards")) == [Stop(1, GRACE)]
+        assert run.post(DeadlinePassed("afterwards")) == [Stop((1,), GRACE)]
         assert run.post(DeadlinePassed("afterwards")) == []
         run.die(1, 15, "SIGTERM", "SIGCONT")
         assert run.supervisor.finished
@@ -148,7 +148,7 @@ class TestSuccess:
     def test_with_parameter_servers_the_chief_decides(self) -> None:
         run = Run(workers=1, chief=1, ps=1)
         chief, worker, server = map(run.number, ("chief 0", "worker 0", "ps 0"))
-        assert run.exit(chief) == [Stop(worker, GRACE), Stop(server, GRACE)]
+        assert run.exit(chief) == [Stop((worker, server), GRACE)]
         run.die(worker, 15, "SIGTERM")
         run.die(server, 15, "SIGTERM")
         assert run.supervisor.verdict().status == "ok"
@@ -324,7 +324,7 @@ class TestRollCall:
             if task == 1:
                 assert run.post(HostCalled(host)) == []
         kept, *rest = run.post(HostCalled("b"))
-        assert rest == [Stop(number, GRACE, look=True) for number in range(3)]
+        assert rest == [Stop((0, 1, 2), GRACE, look=True)]
         report = run.supervisor.stacks
         assert report is not None
         assert kept == KeepStacks(report)
@@ -428,7 +428,7 @@ class TestPreemption:
 class TestFailure:
     def test_the_others_are_stopped_each_once(self) -> None:
         run = Run(workers=3)
-        assert run.exit(1, 5) == [Stop(0, GRACE, look=True), Stop(2, GRACE, look=True)]
+        assert run.exit(1, 5) == [Stop((0, 2), GRACE, look=True)]
         assert run.die(0, 15, "SIGTERM", "SIGCONT") == []
         assert run.die(2, 9, "SIGTERM", "SIGCONT", "SIGKILL") == []
         verdict = run.supervisor.verdict()
@@ -437,7 +437,7 @@ class TestFailure:
 
     def test_a_signal_that_nobody_here_sent_is_a_failure(self) -> None:
         run = Run()
-        assert run.die(0, 9) == [Stop(1, GRACE)]
+        assert run.die(0, 9) == [Stop((1,), GRACE)]
         run.die(1, 15, "SIGTERM")
         assert run.supervisor.verdict().exit_status == 137
 
@@ -496,7 +496,7 @@ class TestSpawnFault:
     def test_the_task_failed_and_the_others_are_stopped(self) -> None:
         run = Run()
         assert run.post(AgentFault("a", "spawn", 11, "Resource temporarily unavailable", 0)) == [
-            Stop(1, GRACE, look=True)
+            Stop((1,), GRACE, look=True)
         ]
         run.die(1, 15, "SIGTERM")
         verdict = run.supervisor.verdict()
@@ -507,7 +507,7 @@ class TestSpawnFault:
 class TestLostHost:
     def test_the_others_are_stopped(self) -> None:
         run = Run(("a", "b"), workers=4)
-        assert run.post(AgentLost("b", "killed by SIGKILL")) == [Stop(task, GRACE, look=True) for task in (0, 1)]
+        assert run.post(AgentLost("b", "killed by SIGKILL")) == [Stop((0, 1), GRACE, look=True)]
         run.die(0, 15, "SIGTERM")
         run.die(1, 15, "SIGTERM")
         assert run.supervisor.finished
@@ -528,7 +528,7 @@ class TestSignals:
         run = Run()
         said, *commands = run.post(Signalled(2))
         assert said == Say("stopping 2 tasks, up to 7 s each; once more kills them")
-        assert commands == [Stop(0, GRACE), Stop(1, GRACE)]
+        assert commands == [Stop((0, 1), GRACE)]
         run.die(0, 15, "SIGTERM")
         assert run.post(Signalled(2)) == [Kill(1)]
         run.die(1, 9, "SIGTERM", "SIGKILL")
@@ -627,7 +627,7 @@ class TestAnyOrder:
         run = Run(("a", "b"), workers=dice.randint(1, 4), timeout=90.0, **jobs)
         for event, over in _story(dice, run):
             commands = run.post(event)
-            told = [command.task for command in commands if isinstance(command, Stop | Kill)]
+            told = stops(commands) + [command.task for command in commands if isinstance(command, Kill)]
             assert not over & set(told)
             assert len(told) == len(set(told))
         assert run.supervisor.finished

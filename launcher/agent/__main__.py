@@ -13,9 +13,9 @@ import os
 import selectors
 import signal
 import time
-from functools import partial
 
 from . import facts, guard, kernel, stacks, strays, wire
+from .intake import Intake
 from .nursery import Nursery
 from .process import never_lived
 from .switch import Switch
@@ -36,9 +36,6 @@ HEARTBEAT = 2.0
 _LONGEST_WAIT = 86_400.0
 # How long descendants of a worker that is gone may hold its pipes.
 _DRAIN = 2.0
-# Where workers write without a pause, what comes in so many seconds is taken at once: to take each line by itself costs more CPU
-# than to write it, and they may be short of that.
-_BREATH = 0.001
 # Slurm tells every process of a step to end, and the guard passes on what it is told: for so many seconds that is once.
 _ECHO = 1.0
 
@@ -60,37 +57,26 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._tether = Tether(self._selector, mooring, lease, self._take)
         self._tell: Callable[..., None] = self._tether.tell
+        self._intake = Intake(self._selector, self._tether, self._on_report, self._bury, self._on_resumed)
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._cargo: Cargo | None = None
         self._errands: Errands | None = None
         self._ending = False
-        self._held_back = False
         self._beat = time.monotonic()
         self._guard = os.getppid()
         self._told_to_end: float | None = None
-        # Whether what workers have written came in small pieces since the last look, and when it last did.
-        self._spoken = False
-        self._spoke = 0.0
 
     def run(self) -> None:
         """Serve the launcher until it says bye, goes away, or falls silent; then end whatever is left."""
         self._watch(_wakeup(), self._on_signal)
         self._tell("hello", protocol=wire.PROTOCOL, facts=facts.gather())
         while not self._ending and not self._tether.gone:
-            self._flush()
-            self._breathe()
+            self._intake.flush()
+            self._intake.breathe()
             for key, _ in self._selector.select(self._until_next()):
                 key.data(key.fd)
             self._on_time()
         self._leave()
-
-    def _breathe(self) -> None:
-        """Wait a moment, where output follows upon output; all that is there has been sent on."""
-        if self._spoken:
-            now = time.monotonic()
-            if now < self._spoke + 2 * _BREATH:
-                time.sleep(_BREATH)
-            self._spoke, self._spoken = time.monotonic(), False
 
     def _watch(self, descriptor: int, callback: Callable[[int], None]) -> None:
         self._selector.register(descriptor, selectors.EVENT_READ, callback)
@@ -124,15 +110,12 @@ class Agent:
                 env = {name: self._shared.join(ends) for name, ends in order["around"].items()}
                 network = self._switch.networks.get(order["address"])
                 self._nursery.spawn({**order, "env": {**env, **order["env"]}, "network": network})
-            case "stop" | "kill" if self._nursery.withdraw(order["task"]):
-                self._tell("exited", task=order["task"], **never_lived())
-            case "stop" if process := self._processes.get(order["task"]):
-                if order["look"]:
-                    self._look_for_silence(process)
-                if process.terminate(order["grace"]):
-                    self._timed.add(process)
-            case "kill" if process := self._processes.get(order["task"]):
-                process.kill()
+            case "stop":
+                for task in order["tasks"]:
+                    self._stop(task, order["grace"], look=order["look"])
+            case "kill":
+                if process := self._born(order["task"]):
+                    process.kill()
             case "signal":
                 self._signal(order["task"], order["signal"])
             case "stacks":
@@ -210,9 +193,21 @@ class Agent:
 
     def _on_started(self, process: Process) -> None:
         self._processes[process.number] = self._living[process.pid] = process
-        if not self._held_back:
-            self._listen_to(process)
+        self._intake.add(process)
         self._tell("started", task=process.number, pid=process.pid)
+
+    def _stop(self, number: int, grace: float, *, look: bool) -> None:
+        if process := self._born(number):
+            if look:
+                self._look_for_silence(process)
+            if process.terminate(grace):
+                self._timed.add(process)
+
+    def _born(self, number: int) -> Process | None:
+        """One that is to end. Where it was not started yet, it never is."""
+        if self._nursery.withdraw(number):
+            self._tell("exited", task=number, **never_lived())
+        return self._processes.get(number)
 
     def _signal(self, number: int, name: str) -> None:
         process = self._processes.get(number)
@@ -229,26 +224,6 @@ class Agent:
 
     # From the workers
 
-    def _listen_to(self, process: Process) -> None:
-        for descriptor in process.open:
-            take_in = self._on_output if descriptor == process.output else self._on_report
-            self._watch(descriptor, partial(self._on_pipe, process, take_in))
-
-    def _on_pipe(self, process: Process, take_in: Callable[[Process, bytes], None], descriptor: int) -> None:
-        if self._held_back:
-            return  # since the select that told of it
-        if data := os.read(descriptor, wire.CHUNK):
-            take_in(process, data)
-        else:
-            self._close(process, descriptor)
-        if self._tether.full:
-            self._flush()
-            self._hold_back()
-
-    def _on_output(self, process: Process, data: bytes) -> None:
-        self._spoken = self._spoken or len(data) < wire.CHUNK // 4
-        self._tether.output(process.number, data)
-
     def _on_report(self, process: Process, data: bytes) -> None:
         for record in process.reports(data):
             self._tell("report", task=process.number, record=record)
@@ -261,13 +236,6 @@ class Agent:
             record = {"kind": "unanswered", "places": places, "time": time.time()}
             self._tell("report", task=process.number, record=record)
 
-    def _close(self, process: Process, descriptor: int) -> None:
-        if descriptor in self._selector.get_map():
-            self._selector.unregister(descriptor)
-        os.close(descriptor)
-        process.open.discard(descriptor)
-        self._bury(process)
-
     def _on_signal(self, descriptor: int) -> None:
         if {signal.SIGTERM, signal.SIGHUP} & set(os.read(descriptor, 4096)):
             self._on_told_to_end()
@@ -277,7 +245,7 @@ class Agent:
             self._reap(pid)
             reaped = True
         if reaped:
-            self._flush()  # to the launcher, which has others to end, at once: what follows takes longer
+            self._intake.flush()  # to the launcher, which has others to end, at once: what follows takes longer
             errands = self._errands.children if self._errands else set()
             gone = (process for process in self._processes.values() if process.ended is not None)
             strays.end_strays(self._living.keys(), gone, self._nursery.servers | errands)
@@ -363,34 +331,17 @@ class Agent:
             self._tell("called")
 
     def _give_up_draining(self, process: Process) -> None:
-        if self._held_back:
+        if self._intake.holds_back(process):
             # It is the launcher that is slow: what waits in the pipe is the worker's own.
             process.drain_by = time.monotonic() + _DRAIN
             return
         for descriptor in list(process.open):
-            self._close(process, descriptor)
+            self._intake.close(process, descriptor)
 
-    # To the launcher
-
-    def _flush(self) -> None:
-        self._tether.flush()
-        if self._held_back and self._tether.relieved:
-            self._resume()
-
-    def _hold_back(self) -> None:
-        """Stop reading what the workers say: the pipes fill up and they wait, as they would for a slow disk."""
-        if self._held_back or not self._tether.full:
-            return
-        self._held_back = True
-        for process in self._processes.values():
-            for descriptor in process.open:
-                self._selector.unregister(descriptor)
-
-    def _resume(self) -> None:
-        self._held_back = False
-        for process in self._processes.values():
-            self._listen_to(process)
-            process.drain_by = process.drain_by and time.monotonic() + _DRAIN
+    def _on_resumed(self, held: float) -> None:
+        """The time for which nobody read what workers had written is none that they had."""
+        for process in self._timed:
+            process.drain_by = process.drain_by and process.drain_by + held
 
     # The end
 
@@ -422,6 +373,7 @@ def main(options: str) -> None:
             for a time, ``lease`` (seconds) and ``mooring`` (the path of a socket).
     """
     chosen = json.loads(options)
+    kernel.keep_memory()
     kernel.allow_descriptors()
     kernel.keep_descriptors()
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -14,8 +14,7 @@ import selectors
 import time
 from contextlib import suppress
 
-from . import wire
-from .kernel import session_of
+from . import kernel, wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +81,29 @@ class Tether:
     def output(self, task: int, data: bytes) -> None:
         """Queue what a task has written."""
         self._writer.output(task, data)
+
+    def worth_passing_on(self, pipe: int) -> int:
+        """How much of what a pipe holds is to be passed on; 0: it is to be read, and queued, as it is little or may have to be sent again."""
+        if self._lease or not kernel.CAN_SPLICE:
+            return 0
+        count = min(kernel.held_by(pipe), wire.CHUNK)
+        return count if count >= wire.LONG else 0
+
+    @property
+    def free(self) -> bool:
+        """Nothing is queued."""
+        return not self._writer.pending
+
+    def pass_on(self, task: int, pipe: int, count: int) -> bool:
+        """Send so much of what a task has written; False where there is no room for it now. Nothing may be queued."""
+        count = min(count, kernel.room_in(1))
+        if count < wire.LONG:
+            return False
+        try:
+            self._writer.relay(task, pipe, count)
+        except BrokenPipeError:
+            self._on_end()
+        return True
 
     def file(self, number: int, data: bytes) -> None:
         """Queue a piece of a file."""
@@ -190,7 +212,7 @@ class Tether:
     def _follow_session(self, pid: int) -> None:
         self._forget_session()
         with suppress(OSError):  # an old kernel, or it has ended already: the launcher will be taken for gone
-            self._session = session_of(pid)
+            self._session = kernel.session_of(pid)
             self._selector.register(self._session, selectors.EVENT_READ, lambda _: self.lose())
 
     def _forget_session(self) -> None:

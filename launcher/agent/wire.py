@@ -15,6 +15,7 @@ import json
 import os
 import struct
 from collections import deque
+from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ HEADER = struct.Struct(">BII")
 LONGEST = 64 << 20
 # One read from a pipe, one output frame: large enough that 200 MB is a thousand frames, not a million.
 CHUNK = 1 << 18
+# Output that lies there in such pieces comes without a pause, and is much.
+LONG = 1 << 16
 
 
 class WireError(Exception):
@@ -119,6 +122,26 @@ class Writer:
         """Queue one output frame, without copying the data."""
         self._add(HEADER.pack(OUTPUT, task, len(data)))
         self._add(data)
+
+    def relay(self, task: int, pipe: int, count: int) -> None:
+        """Write one output frame of so many bytes that lie in a pipe, and queue what does not fit; nothing is queued before.
+
+        The kernel moves the pages from pipe to pipe, and copies none of them (splice(2)).
+        """
+        self._add(HEADER.pack(OUTPUT, task, count))
+        self.flush()
+        left = count
+        if not self._queue:
+            with suppress(OSError):  # all is taken that can be, or this descriptor is none for it
+                while left:
+                    left -= os.splice(pipe, self.descriptor, left, flags=os.SPLICE_F_NONBLOCK)
+        while left:
+            try:
+                data = os.read(pipe, left)
+            except BlockingIOError:
+                data = bytes(left)  # its worker, of all, has read its own output back (by way of /proc)
+            self._add(data)
+            left -= len(data)
 
     def file(self, number: int, data: bytes) -> None:
         """Queue one file frame."""

@@ -67,6 +67,7 @@ def _conduct(config: ClusterConfig, background: Background | None = None, into: 
     # before it became tflaunch (a shell's exec) are not ours to end.
     ours = not strays.children()
     kernel.adopt_orphans()
+    kernel.keep_memory()
     try:
         with Console(config.output) as console:
             status = 0

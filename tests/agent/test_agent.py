@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from launcher.agent import wire
-from launcher.agent.__main__ import _BREATH, _ECHO
+from launcher.agent.__main__ import _ECHO
+from launcher.agent.intake import _BREATH
 from launcher.config import HostSpec
 from launcher.engines import Berth
 from launcher.engines.local import LocalEngine
@@ -120,7 +121,11 @@ def shell(script: str, task: int = 0, **more: Any) -> dict[str, Any]:
 
 
 def stop(task: int = 0, grace: float = 600.0) -> dict[str, Any]:
-    return {"do": "stop", "task": task, "grace": grace, "look": True}
+    return {"do": "stop", "tasks": [task], "grace": grace, "look": True}
+
+
+def kill(task: int = 0) -> dict[str, Any]:
+    return {"do": "kill", "task": task}
 
 
 @pytest.fixture
@@ -413,23 +418,31 @@ class TestStop:
         agent.start(DEAF, task=1)
         agent.order(stop(0, grace=600.0), stop(1, grace=0.05))
         assert agent.next("exited")["task"] == 1
-        agent.order({"do": "kill", "task": 0})
+        agent.order(kill())
         exited = agent.next("exited")
         assert (exited["task"], exited["sent"]) == (0, ["SIGTERM", "SIGCONT", "SIGKILL"])
 
+    def test_several_at_once(self, agent: Agent) -> None:
+        for task in range(3):
+            agent.start(FOREVER, task=task)
+        agent.order({**stop(), "tasks": [0, 2, 99]})
+        assert {agent.next("exited")["task"] for _ in range(2)} == {0, 2}
+        agent.order(kill(1))
+        assert agent.next("exited")["sent"] == ["SIGKILL"]
+
     def test_kill(self, agent: Agent) -> None:
         agent.start(FOREVER)
-        agent.order({"do": "kill", "task": 0})
+        agent.order(kill())
         exited = agent.next("exited")
         assert (exited["signal"], exited["sent"]) == (9, ["SIGKILL"])
 
     @pytest.mark.parametrize("last", ["stop", "kill"])
     def test_before_the_worker_has_become_one(self, agent: Agent, last: str) -> None:
         for task in range(30):
-            agent.order(spawn("sleep", "600", task=task), {**stop(task), "do": last})
+            agent.order(spawn("sleep", "600", task=task), stop(task) if last == "stop" else kill(task))
             assert agent.next("exited")["signal"] == (15 if last == "stop" else 9)
 
-    @pytest.mark.parametrize("order", [stop(), {"do": "kill", "task": 0}, stop(99), {"do": "kill", "task": 99}])
+    @pytest.mark.parametrize("order", [stop(), kill(), stop(99), kill(99)])
     def test_who_is_gone_or_never_was_is_told_nothing(self, agent: Agent, order: dict[str, Any]) -> None:
         agent.order(shell("exit 3"))
         agent.next("exited")

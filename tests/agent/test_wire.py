@@ -12,6 +12,7 @@ from launcher.agent import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 Frame = tuple[int, int, bytes]
 
@@ -117,6 +118,67 @@ class TestWriter:
         writer.control({"do": "ping"})
         with pytest.raises(BrokenPipeError):
             writer.flush()
+        os.close(write)
+
+
+class TestRelay:
+    """What lies in a pipe, as a frame."""
+
+    @pytest.fixture
+    def source(self) -> Iterator[tuple[int, int]]:
+        read, write = os.pipe()
+        for descriptor in (read, write):
+            os.set_blocking(descriptor, False)
+        yield read, write
+        for descriptor in (read, write):
+            os.close(descriptor)
+
+    def test_so_many_bytes_of_it(self, pipe: tuple[int, int], source: tuple[int, int]) -> None:
+        os.write(source[1], bytes(range(256)) * 100)
+        writer = wire.Writer(pipe[1])
+        writer.relay(7, source[0], 20_000)
+        assert writer.pending == 0
+        assert os.read(pipe[0], 1 << 20) == encoded([(wire.OUTPUT, 7, (bytes(range(256)) * 100)[:20_000])])
+        assert os.read(source[0], 1 << 20) == (bytes(range(256)) * 100)[20_000:]
+
+    @pytest.mark.parametrize("before", [0, 30_000, 65_530, 65_536])
+    def test_what_does_not_fit_is_kept(self, pipe: tuple[int, int], source: tuple[int, int], before: int) -> None:
+        os.write(pipe[1], bytes(before))
+        os.write(source[1], b"x" * 60_000)
+        writer = wire.Writer(pipe[1])
+        writer.relay(7, source[0], 60_000)
+        writer.control({"do": "ping"})
+        came = b""
+        while writer.pending or select.select([pipe[0]], [], [], 0)[0]:
+            came += os.read(pipe[0], 10_000)
+            writer.flush()
+        assert came[before:] == encoded([(wire.OUTPUT, 7, b"x" * 60_000)]) + wire.control({"do": "ping"})
+
+    def test_into_what_is_no_pipe(self, source: tuple[int, int], tmp_path: Path) -> None:
+        os.write(source[1], b"x" * 60_000)
+        descriptor = os.open(tmp_path / "file", os.O_WRONLY | os.O_CREAT | os.O_APPEND)  # refuses a splice
+        writer = wire.Writer(descriptor)
+        writer.relay(7, source[0], 60_000)
+        writer.flush()
+        os.close(descriptor)
+        assert (tmp_path / "file").read_bytes() == encoded([(wire.OUTPUT, 7, b"x" * 60_000)])
+
+    def test_somebody_else_has_read_the_pipe(self, pipe: tuple[int, int], source: tuple[int, int]) -> None:
+        os.write(source[1], b"x" * 1000)
+        writer = wire.Writer(pipe[1])
+        writer.relay(7, source[0], 1_500)
+        writer.control({"do": "ping"})
+        writer.flush()
+        assert os.read(pipe[0], 1 << 20) == encoded([(wire.OUTPUT, 7, b"x" * 1000 + bytes(500))]) + wire.control(
+            {"do": "ping"}
+        )
+
+    def test_nobody_listens_any_more(self, source: tuple[int, int]) -> None:
+        os.write(source[1], b"x" * 1000)
+        read, write = os.pipe()
+        os.close(read)
+        with pytest.raises(BrokenPipeError):
+            wire.Writer(write).relay(7, source[0], 1000)
         os.close(write)
 
 

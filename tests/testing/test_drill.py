@@ -54,7 +54,7 @@ def attempt() -> Attempt:
 
 
 def stops(commands: list[Command]) -> list[int]:
-    return [command.task for command in commands if isinstance(command, Stop)]
+    return [task for command in commands if isinstance(command, Stop) for task in command.tasks]
 
 
 class TestOrders:
