@@ -57,7 +57,7 @@ class Agent:
         self._selector = selectors.DefaultSelector()
         self._tether = Tether(self._selector, mooring, lease, self._take)
         self._tell: Callable[..., None] = self._tether.tell
-        self._intake = Intake(self._selector, self._tether, self._on_report, self._bury, self._on_resumed)
+        self._intake = Intake(self._selector, self._tether, self._on_report, self._bury)
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._cargo: Cargo | None = None
         self._errands: Errands | None = None
@@ -331,17 +331,12 @@ class Agent:
             self._tell("called")
 
     def _give_up_draining(self, process: Process) -> None:
-        if self._intake.holds_back(process):
+        if self._intake.keeps_waiting(process):
             # It is the launcher that is slow: what waits in the pipe is the worker's own.
             process.drain_by = time.monotonic() + _DRAIN
             return
         for descriptor in list(process.open):
             self._intake.close(process, descriptor)
-
-    def _on_resumed(self, held: float) -> None:
-        """The time for which nobody read what workers had written is none that they had."""
-        for process in self._timed:
-            process.drain_by = process.drain_by and process.drain_by + held
 
     # The end
 

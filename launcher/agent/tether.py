@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
     from .backlog import Backlog
 
-# What is held for a slow launcher before the workers have to wait for it.
+# What is held for a slow launcher before the workers have to wait for it, and until they need not any longer: as much as may be
+# on its way through a network. At the other end of a pipe there is no use in holding more than that does.
 HIGH, LOW = 8 << 20, 2 << 20
+_PIPE = 1 << 20
 # Between two such, the other side is told how much has come.
 _NEWS = 1 << 20
 # What an agent that is to make room gets for that; the guard gives the last of its descendants 5 s (guard.py).
@@ -83,19 +85,17 @@ class Tether:
         self._writer.output(task, data)
 
     def worth_passing_on(self, pipe: int) -> int:
-        """How much of what a pipe holds is to be passed on; 0: it is to be read, and queued, as it is little or may have to be sent again."""
+        """How much of what a pipe holds is to be passed on, as soon as nothing is queued before it.
+
+        0: it is to be read, and queued, as it is little or may have to be sent again.
+        """
         if self._lease or not kernel.CAN_SPLICE:
             return 0
         count = min(kernel.held_by(pipe), wire.CHUNK)
         return count if count >= wire.LONG else 0
 
-    @property
-    def free(self) -> bool:
-        """Nothing is queued."""
-        return not self._writer.pending
-
     def pass_on(self, task: int, pipe: int, count: int) -> bool:
-        """Send so much of what a task has written; False where there is no room for it now. Nothing may be queued."""
+        """Send so much of what a task has written, and nothing is queued; False where there is no room for it now."""
         count = min(count, kernel.room_in(1))
         if count < wire.LONG:
             return False
@@ -118,13 +118,13 @@ class Tether:
     def full(self) -> bool:
         """So much waits that whoever has more to say should wait, too."""
         aside = self._writer.aside
-        return self._writer.held > HIGH if aside is None else aside.full
+        return self._writer.held > (HIGH if self._lease else _PIPE) if aside is None else aside.full
 
     @property
     def relieved(self) -> bool:
         """Whoever has waited need not any longer."""
         aside = self._writer.aside
-        return self._writer.held < LOW if aside is None else not aside.full
+        return self._writer.held < (LOW if self._lease else 1) if aside is None else not aside.full
 
     @property
     def idle(self) -> bool:
