@@ -207,6 +207,7 @@ class Agent:
         """One that is to end. Where it was not started yet, it never is."""
         if self._nursery.withdraw(number):
             self._tell("exited", task=number, **never_lived())
+            return None
         return self._processes.get(number)
 
     def _signal(self, number: int, name: str) -> None:

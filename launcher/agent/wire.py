@@ -133,13 +133,14 @@ class Writer:
         left = count
         if not self._queue:
             with suppress(OSError):  # all is taken that can be, or this descriptor is none for it
-                while left:
-                    left -= os.splice(pipe, self.descriptor, left, flags=os.SPLICE_F_NONBLOCK)
+                while moved := os.splice(pipe, self.descriptor, left, flags=os.SPLICE_F_NONBLOCK):
+                    left -= moved
         while left:
-            try:
+            data = b""
+            with suppress(BlockingIOError):
                 data = os.read(pipe, left)
-            except BlockingIOError:
-                data = bytes(left)  # its worker, of all, has read its own output back (by way of /proc)
+            # There is less than there was where a worker has read its own output back (by way of /proc).
+            data = data or bytes(left)
             self._add(data)
             left -= len(data)
 

@@ -163,8 +163,15 @@ class TestRelay:
         os.close(descriptor)
         assert (tmp_path / "file").read_bytes() == encoded([(wire.OUTPUT, 7, b"x" * 60_000)])
 
-    def test_somebody_else_has_read_the_pipe(self, pipe: tuple[int, int], source: tuple[int, int]) -> None:
+    @pytest.mark.parametrize("ended", [False, True])
+    def test_somebody_else_has_read_the_pipe(
+        self, pipe: tuple[int, int], source: tuple[int, int], *, ended: bool
+    ) -> None:
         os.write(source[1], b"x" * 1000)
+        if ended:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, source[1])
+            os.close(null)
         writer = wire.Writer(pipe[1])
         writer.relay(7, source[0], 1_500)
         writer.control({"do": "ping"})
