@@ -92,9 +92,9 @@ def test_a_tree_larger_than_what_is_held_in_memory(hosts: Field, folder: Path) -
 
 def test_an_interrupted_run_brings_back_what_there_is(hosts: Field, folder: Path) -> None:
     with (folder / "train.py").open("a") as file:
-        file.write("time.sleep(600)\n")
+        file.write("print('written', flush=True)\ntime.sleep(600)\n")
     run = hosts.tflaunch.start("run", cluster(hosts))
-    run.until("in ", times=2)
+    run.until("written", times=2)
     run.send(signal.SIGINT)
     status, err = run.end()
     assert status == 130
