@@ -65,14 +65,18 @@ class TestReader:
             next(frames)
 
 
-@pytest.fixture
-def pipe() -> Iterator[tuple[int, int]]:
+def opened() -> Iterator[tuple[int, int]]:
     read, write = os.pipe()
     for descriptor in (read, write):
         os.set_blocking(descriptor, False)
     yield read, write
     for descriptor in (read, write):
         os.close(descriptor)
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    yield from opened()
 
 
 class TestWriter:
@@ -126,12 +130,7 @@ class TestRelay:
 
     @pytest.fixture
     def source(self) -> Iterator[tuple[int, int]]:
-        read, write = os.pipe()
-        for descriptor in (read, write):
-            os.set_blocking(descriptor, False)
-        yield read, write
-        for descriptor in (read, write):
-            os.close(descriptor)
+        yield from opened()
 
     def test_so_many_bytes_of_it(self, pipe: tuple[int, int], source: tuple[int, int]) -> None:
         os.write(source[1], bytes(range(256)) * 100)
