@@ -8,6 +8,7 @@ The launcher holds the other ends of the loop's stdin and stdout; its end, or it
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import os
 import selectors
@@ -369,6 +370,9 @@ def main(options: str) -> None:
             for a time, ``lease`` (seconds) and ``mooring`` (the path of a socket).
     """
     chosen = json.loads(options)
+    # Whoever started this has put off all looking for garbage, as what is imported stays: that takes 1 of 23 ms.
+    gc.freeze()
+    gc.enable()
     kernel.keep_memory()
     kernel.allow_descriptors()
     kernel.keep_descriptors()

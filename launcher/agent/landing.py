@@ -18,6 +18,7 @@ if sys.version_info < (3, 11):  # noqa: UP036 - whatever interpreter is there re
     sys.exit("Python 3.11 or later is needed, not " + sys.version.split()[0] + ": " + sys.executable)
 
 import errno
+import gc
 import json
 import os
 from contextlib import suppress
@@ -53,6 +54,7 @@ def land() -> None:
     except OSError as error:
         sys.exit("cannot keep the agent: " + str(error))
     sys.path.append(folder)
+    gc.disable()
     from launcher.agent.__main__ import main
 
     main(json.dumps(options))

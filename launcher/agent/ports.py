@@ -9,9 +9,10 @@ there is a worker, so it takes no connection away from it.
 
 from __future__ import annotations
 
+# What socket is made of, without its enums, for which every worker would wait 2 ms.
+import _socket as socket
 import errno
 import os
-import socket
 from contextlib import suppress
 
 TYPE_CHECKING = False

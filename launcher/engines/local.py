@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # -I and -S: the agent needs none of the user's settings and packages, and starts in half the time without them. The
 # folder goes last on sys.path, so that nothing installed beside us is taken for the standard library.
-_START = "import sys; sys.path.append(sys.argv[1]); from launcher.agent.__main__ import main; main(sys.argv[2])"
+_START = "import gc, sys; gc.disable(); sys.path.append(sys.argv[1]); from launcher.agent.__main__ import main; main(sys.argv[2])"
 _PACKAGES = str(Path(__file__).resolve().parents[2])
 
 
