@@ -29,6 +29,8 @@ Output = Literal["all", "chief", "failed", "none"]
 
 # Lines waiting for a slow terminal or pipe; beyond it whole chunks are skipped.
 _BACKLOG = 32 << 20
+# Beyond that, the reader is given a moment: one that keeps up on the whole then costs no memory for being late at times.
+_MUCH = 1 << 20
 # What holding a piece costs beside its bytes: tiny lines on a frozen terminal would take a hundred times their length.
 _PIECE = 512
 # A line this long is shown in pieces.
@@ -223,7 +225,7 @@ class Console:
 
         The moment is short enough that a frozen console costs nobody anything: 100 MB/s still get past it.
         """
-        if self._pending > _BACKLOG // 4:
+        if self._pending > _MUCH:
             import select
 
             select.select([], [self._queue[0][0].descriptor], [], 0.002)

@@ -161,3 +161,18 @@ def test_a_meter_takes_no_sample_when_all_are_gone(monkeypatch: pytest.MonkeyPat
     seen = list(meter.memory)
     meter.look()
     assert meter.memory == seen
+
+
+def test_what_others_had_a_share_in_is_no_more_memory_once_they_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.benchmarks.usage._INTERVAL", 0.0)
+    with (
+        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process,
+        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as other,
+    ):
+        meter = Meter([process.pid], beside=[other.pid])
+        other.kill()
+        other.wait()
+        before = memory([process.pid])
+        meter.look()
+        process.kill()
+    assert meter.memory[-1] < before

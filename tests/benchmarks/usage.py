@@ -30,20 +30,27 @@ def effort(pids: Collection[int]) -> Effort:
 
 def memory(pids: Collection[int]) -> int:
     """Bytes that these processes hold, each shared page counted once (PSS)."""
-    return sum(_pss(pid) for pid in pids)
+    return sum(_held(pid).all for pid in pids)
 
 
 class Meter:
     """Looks at processes now and then, at each of them as long as it is there.
 
+    Args:
+        beside: others, who have pages of files in common with them. Once one of these is gone, those pages count more for
+            the rest, who hold no more than before. So they are counted as they were while all were there.
+
     Attributes:
         memory: the bytes that they held at each look.
     """
 
-    def __init__(self, pids: Collection[int]) -> None:
+    def __init__(self, pids: Collection[int], beside: Collection[int] = ()) -> None:
+        self._beside = beside
         self._first = {pid: _cpu(pid) for pid in pids}
         self._last = dict(self._first)
-        self.memory = [memory(pids)]
+        self._of_files = 0
+        self.memory: list[int] = []
+        self._look_at_memory()
         self._next = time.monotonic() + _INTERVAL
 
     @property
@@ -61,9 +68,15 @@ class Meter:
         for pid in self._last:
             with suppress(OSError):
                 self._last[pid] = _cpu(pid)
-        if held := sum(map(_still_held, self._last)):
-            self.memory.append(held)
+        self._look_at_memory()
         self._next = time.monotonic() + max(_INTERVAL, 20 * (time.thread_time() - began))
+
+    def _look_at_memory(self) -> None:
+        held = [one for pid in self._last if (one := _still_held(pid))]
+        if all(map(_is_there, self._beside)):
+            self._of_files = sum(one.all - one.own for one in held)
+        if held:
+            self.memory.append(sum(one.own for one in held) + self._of_files)
 
 
 def _of_thread(thread: Path) -> Effort:
@@ -84,14 +97,29 @@ def _cpu(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) * _TICK
 
 
-def _still_held(pid: int) -> int:
+class _Held(NamedTuple):
+    """What a process holds in bytes, each shared page in parts (PSS): all of it, and what is no file's."""
+
+    all: int
+    own: int
+
+
+def _still_held(pid: int) -> _Held | None:
     with suppress(OSError):
-        return _pss(pid)
-    return 0
+        return _held(pid)
+    return None
 
 
-def _pss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith("Pss:"):
-            return int(line.split()[1]) * 1024
-    return 0
+def _held(pid: int) -> _Held:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines[1:])}
+    return _Held(1024 * kilobytes["Pss"], 1024 * kilobytes["Pss_Anon"])
+
+
+def _is_there(pid: int) -> bool:
+    # psutil reads a file for each, which takes seconds on a machine that 1,000 of them keep busy.
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True

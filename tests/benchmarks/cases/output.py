@@ -116,7 +116,7 @@ def _measure(load: Load, trial: Trial) -> tuple[float, ...]:
             load.workers, load.program, *arguments, capture=not to_files, env=load.env
         )
         with run:
-            meter = Meter({process.pid for process in run.processes()} - set(workers))
+            meter = Meter({process.pid for process in run.processes()} - set(workers), beside=workers)
             last = opened = gate.open()
             for data in run.follow(0.1):
                 # Every line of a worker has one ~, which no launcher adds to what it says itself.
