@@ -171,6 +171,9 @@ def settle(
     """
     from launcher import compiling, placement, plan, warmth
 
+    # The agents are on their way: what can be done before they are there takes nobody's time.
+    program = warmth.imported(config)
+    compiled = {} if program.tensorflow else compiling.keep(config, run_dir.path)
     facts = agents.meet([spec.address for spec in config.hosts])
     hosts = [placement.found(spec, facts[spec.address], config.python, config.subnet) for spec in config.hosts]
     there = [host.address for host in hosts if host.code]
@@ -184,7 +187,7 @@ def settle(
 
         places = [(task.host, ports[task.number]) for task in tasks if task.is_dialled]
         notes += inspection.require(config, hosts, forwarded, places, agents)
-    python, warm = preflight.interpreter(config), warmth.decide(config, tasks)
+    python, warm = preflight.interpreter(config), warmth.decide(config, tasks, program)
     whole = plan.make(
         config,
         tasks,
@@ -201,7 +204,7 @@ def settle(
     )
     plan.require_passable(whole)
     if not warm.tasks:
-        whole = replace(whole, unseen=compiling.keep(config, len(tasks), run_dir.path))
+        whole = replace(whole, unseen=compiled)
     kept = {"tree": tree and tree.as_json(), "versions": _versions(facts)}
     run_dir.write("run.json", {**whole.as_json(), **kept})
     return whole
@@ -229,5 +232,6 @@ def preview(config: ClusterConfig) -> Plan:
     tasks = placement.place(config, hosts)
     # A plan for other hosts may be looked at where what they are to be forwarded is not set; values are not shown anyway.
     forwarded = preflight.forwarded(config, os.environ) if local else dict.fromkeys(config.forward, "")
-    python, run_name, warm = preflight.interpreter(config), f"{config.name}-<time>-<id>", warmth.decide(config, tasks)
+    python, run_name = preflight.interpreter(config), f"{config.name}-<time>-<id>"
+    warm = warmth.decide(config, tasks, warmth.imported(config))
     return plan.make(config, tasks, hosts, python, forwarded, run=run_name, warmth=warm)

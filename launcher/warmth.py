@@ -36,19 +36,18 @@ class Warmth(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def decide(config: ClusterConfig, tasks: Sequence[Task]) -> Warmth:
-    """Decide for the tasks of a run.
+def decide(config: ClusterConfig, tasks: Sequence[Task], program: Imports) -> Warmth:
+    """Decide for the tasks of a run, whose program imports what ``imported`` says.
 
     Unless it was asked for or forbidden: on hosts with several tasks, for programs that import TensorFlow or Keras anyway,
     as far as their source and that of the modules beside them tells.
     """
-    if config.warm is False or isinstance(config.command, Program):
+    if not _is_possible(config):
         return Warmth()
     on_host = Counter(task.host for task in tasks)
     chosen = frozenset(task.number for task in tasks if config.warm or on_host[task.host] > 1)
     if not chosen or (config.engine == "local" and not kernel.LINUX):
         return Warmth(notes=("warm start is for Linux: starting cold",) if config.warm else ())
-    program = _imports(config)
     if config.warm is None and not program.tensorflow:
         return Warmth()
     if config.warm is None and program.elsewhere:
@@ -58,7 +57,10 @@ def decide(config: ClusterConfig, tasks: Sequence[Task]) -> Warmth:
     return Warmth(chosen, {**defaults, **program.early})
 
 
-def _imports(config: ClusterConfig) -> Imports:
+def imported(config: ClusterConfig) -> Imports:
+    """What the program of a run imports; nothing, where that is of no interest."""
+    if not _is_possible(config):
+        return Imports()
     folder = Path(config.cwd or "").resolve()
     match config.command:
         case Script(path):
@@ -72,6 +74,10 @@ def _imports(config: ClusterConfig) -> Imports:
             file, root = _module_file(name, folder)
             return imports.read(file, root)
     return _TRAINER
+
+
+def _is_possible(config: ClusterConfig) -> bool:
+    return config.warm is not False and not isinstance(config.command, Program)
 
 
 def _module_file(name: str, folder: Path) -> tuple[Path, Path]:

@@ -46,14 +46,14 @@ def test_where_it_imports_tensorflow_it_is_started_warm(
     source.write_text(text)
     config = replace(settings_of(tmp_path, {"workers": workers}), command=Function("p", str(source)))
     tasks = placement.place(config, [placement.Host("127.0.0.1")])
-    assert warmth.decide(config, tasks).tasks == warm
-    assert warmth.decide(replace(config, warm=False), tasks).tasks == set()
+    assert warmth.decide(config, tasks, warmth.imported(config)).tasks == warm
+    assert warmth.decide(replace(config, warm=False), tasks, warmth.imported(config)).tasks == set()
 
 
 def test_what_is_defined_nowhere_imports_nothing(tmp_path: Path) -> None:
     config = replace(settings_of(tmp_path, {}), command=Function("p"))
     tasks = placement.place(config, [placement.Host("127.0.0.1")])
-    assert warmth.decide(config, tasks) == warmth.Warmth()
+    assert warmth.decide(config, tasks, warmth.imported(config)) == warmth.Warmth()
 
 
 def test_what_is_sent(tmp_path: Path) -> None:
