@@ -15,7 +15,7 @@ from launcher.config import Function, Module, Program, Script, Trainer
 from launcher.errors import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from launcher.config import ClusterConfig, Command
     from launcher.placement import Host, Task
@@ -155,49 +155,54 @@ def make(
         before: how many others have.
         notes: what else the reader should know.
     """
-    elsewhere = {host.address: host.dialled_at for host in hosts if host.dialled_at}
-    own = {task.number: elsewhere[task.host] for task in tasks if task.host in elsewhere} | dict(addresses or {})
-    cluster = tf_config.cluster(
-        (
-            task.job,
-            task.index,
-            f"{bracketed(own.get(task.number, task.host))}:{UNLEASED if ports is None else ports[task.number]}",
-        )
-        for task in tasks
-        if task.is_dialled
-    )
     at = {host.address: host for host in hosts}
-    shared = tf_config.text_of(cluster)
-    asked_for = [
-        *((name, value, "forwarded") for name, value in forwarded.items()),
-        *((name, value, config.origins.get("env", "cluster.json")) for name, value in config.env.items()),
-    ]
+    own = {task.number: where for task in tasks if (where := at[task.host].dialled_at)} | dict(addresses or {})
+    shared = tf_config.text_of(tf_config.cluster(_cluster(tasks, own, ports)))
+    asked_for = _asked_for(config, forwarded)
     launches = []
     for task in tasks:
-        settings = [*_ours(config, task, (run, before + attempt), at[task.host].decided), *asked_for]
-        early = warmth.early if warmth is not None and task.number in warmth.tasks else None
+        host = at[task.host]
+        settings = [*_ours(config, task, (run, before + attempt), host.decided), *asked_for]
         launches.append(
             Launch(
                 task,
-                command_line(config.command, at[task.host].python or interpreter, at[task.host].code or CODE),
-                at[task.host].folder or config.cwd,
+                command_line(config.command, host.python or interpreter, host.code or CODE),
+                host.folder or config.cwd,
                 shared,
                 {name: value for name, value, _ in settings},
                 {"TF_CONFIG": "tflaunch", **{name: why for name, _, why in settings}},
-                early,
+                warmth.early if warmth is not None and task.number in warmth.tasks else None,
                 own.get(task.number),
             )
         )
-    chief = next(task.number for task in tasks if task.job in {"chief", "worker"})
     return Plan(
         config,
         tuple(launches),
-        chief,
+        next(task.number for task in tasks if task.job in {"chief", "worker"}),
         deciding(tasks),
         (*notes, *_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
         _places(tasks, hosts, ports or {}, own),
         attempt,
     )
+
+
+def _cluster(
+    tasks: Sequence[Task], own: Mapping[int, str], ports: Mapping[int, int] | None
+) -> Iterator[tuple[str, int, str]]:
+    """Job, index and address of each task that is dialled."""
+    for task in tasks:
+        if task.is_dialled:
+            port = UNLEASED if ports is None else ports[task.number]
+            yield task.job, task.index, f"{bracketed(own.get(task.number, task.host))}:{port}"
+
+
+def _asked_for(config: ClusterConfig, forwarded: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Name, value and reason of each variable that the user has set; what is set comes after what is forwarded."""
+    why = config.origins.get("env", "cluster.json")
+    return [
+        *((name, value, "forwarded") for name, value in forwarded.items()),
+        *((name, value, why) for name, value in config.env.items()),
+    ]
 
 
 def require_passable(whole: Plan) -> None:
