@@ -22,22 +22,18 @@ if TYPE_CHECKING:
 VARIABLE = "TFLAUNCH_COMPILED"
 
 
-def keep(config: ClusterConfig, folder: Path) -> dict[str, str]:
+def keep(config: ClusterConfig, workers: int, folder: Path) -> dict[str, str]:
     """Put the code of a script into ``folder``, where that pays. Returns what its workers are told.
 
     It does with more workers than cores: one that would have a core to itself compiles beside the others. Each worker
     checks that the code is that of the source that it finds, and made by its own version of Python.
     """
     match config.command:
-        case Script(path) if _pays(config):
+        case Script(path) if config.engine == "local" and workers > (os.cpu_count() or 1) and not sys.flags.optimize:
             file = os.path.join(preflight.folder(config), path)  # noqa: PTH118 - not normalised, as Python has it
             compiled = folder / "program.pyc"
             return {VARIABLE: str(compiled.absolute())} if _compiled(file, str(compiled)) else {}
     return {}
-
-
-def _pays(config: ClusterConfig) -> bool:
-    return config.engine == "local" and config.workers > (os.cpu_count() or 1) and not sys.flags.optimize
 
 
 def _compiled(file: str, target: str) -> bool:

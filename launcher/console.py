@@ -29,7 +29,7 @@ Output = Literal["all", "chief", "failed", "none"]
 
 # Lines waiting for a slow terminal or pipe; beyond it whole chunks are skipped.
 _BACKLOG = 32 << 20
-# Beyond that, the reader is given a moment: one that keeps up on the whole then costs no memory for being late at times.
+# When so much waits, the reader is given a moment: one that keeps up on the whole then costs no memory for being late at times.
 _MUCH = 1 << 20
 # What holding a piece costs beside its bytes: tiny lines on a frozen terminal would take a hundred times their length.
 _PIECE = 512

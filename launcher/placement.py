@@ -149,6 +149,7 @@ def place(config: ClusterConfig, hosts: Sequence[Host]) -> tuple[Task, ...]:
 
 
 def seats(config: ClusterConfig, addresses: Sequence[str]) -> list[tuple[str, int, str]]:
+    """Job, index and host of each task, by number; of the hosts, no more than their addresses has to be known."""
     workers = [address for address, count in zip(addresses, spread(config), strict=True) for _ in range(count)]
     at = {
         "chief": list(addresses[:1]) * config.chief,

@@ -171,9 +171,10 @@ def settle(
     """
     from launcher import compiling, placement, plan, warmth
 
-    # The agents are on their way: what can be done before they are there takes nobody's time.
-    program = warmth.imported(config)
-    compiled = {} if program.tensorflow else compiling.keep(config, run_dir.path)
+    # Found out while the agents are on their way, who need as long for it.
+    seats = placement.seats(config, [spec.address for spec in config.hosts])
+    warm = warmth.decide(config, [address for _, _, address in seats])
+    compiled = {} if warm.tasks else compiling.keep(config, len(seats), run_dir.path)
     facts = agents.meet([spec.address for spec in config.hosts])
     hosts = [placement.found(spec, facts[spec.address], config.python, config.subnet) for spec in config.hosts]
     there = [host.address for host in hosts if host.code]
@@ -187,12 +188,11 @@ def settle(
 
         places = [(task.host, ports[task.number]) for task in tasks if task.is_dialled]
         notes += inspection.require(config, hosts, forwarded, places, agents)
-    python, warm = preflight.interpreter(config), warmth.decide(config, tasks, program)
     whole = plan.make(
         config,
         tasks,
         hosts,
-        python,
+        preflight.interpreter(config),
         forwarded,
         run=run_dir.path.name,
         ports=ports,
@@ -203,8 +203,7 @@ def settle(
         notes=notes,
     )
     plan.require_passable(whole)
-    if not warm.tasks:
-        whole = replace(whole, unseen=compiled)
+    whole = replace(whole, unseen=compiled)
     kept = {"tree": tree and tree.as_json(), "versions": _versions(facts)}
     run_dir.write("run.json", {**whole.as_json(), **kept})
     return whole
@@ -233,5 +232,5 @@ def preview(config: ClusterConfig) -> Plan:
     # A plan for other hosts may be looked at where what they are to be forwarded is not set; values are not shown anyway.
     forwarded = preflight.forwarded(config, os.environ) if local else dict.fromkeys(config.forward, "")
     python, run_name = preflight.interpreter(config), f"{config.name}-<time>-<id>"
-    warm = warmth.decide(config, tasks, warmth.imported(config))
+    warm = warmth.decide(config, [task.host for task in tasks])
     return plan.make(config, tasks, hosts, python, forwarded, run=run_name, warmth=warm)

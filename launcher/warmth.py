@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from launcher.config import ClusterConfig
-    from launcher.placement import Task
 
 # What our own trainer does before it imports TensorFlow (worker/__main__.py).
 _TRAINER = Imports(True, {"KERAS_BACKEND": "tensorflow"}, {"TF_CPP_MIN_LOG_LEVEL": "2"})
@@ -36,18 +35,22 @@ class Warmth(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def decide(config: ClusterConfig, tasks: Sequence[Task], program: Imports) -> Warmth:
-    """Decide for the tasks of a run, whose program imports what ``imported`` says.
+def decide(config: ClusterConfig, hosts: Sequence[str]) -> Warmth:
+    """Decide for the tasks of a run.
 
     Unless it was asked for or forbidden: on hosts with several tasks, for programs that import TensorFlow or Keras anyway,
     as far as their source and that of the modules beside them tells.
+
+    Args:
+        hosts: the address of each task's host, by number.
     """
-    if not _is_possible(config):
+    if config.warm is False or isinstance(config.command, Program):
         return Warmth()
-    on_host = Counter(task.host for task in tasks)
-    chosen = frozenset(task.number for task in tasks if config.warm or on_host[task.host] > 1)
+    count = Counter(hosts)
+    chosen = frozenset(number for number, host in enumerate(hosts) if config.warm or count[host] > 1)
     if not chosen or (config.engine == "local" and not kernel.LINUX):
         return Warmth(notes=("warm start is for Linux: starting cold",) if config.warm else ())
+    program = _imports(config)
     if config.warm is None and not program.tensorflow:
         return Warmth()
     if config.warm is None and program.elsewhere:
@@ -57,10 +60,7 @@ def decide(config: ClusterConfig, tasks: Sequence[Task], program: Imports) -> Wa
     return Warmth(chosen, {**defaults, **program.early})
 
 
-def imported(config: ClusterConfig) -> Imports:
-    """What the program of a run imports; nothing, where that is of no interest."""
-    if not _is_possible(config):
-        return Imports()
+def _imports(config: ClusterConfig) -> Imports:
     folder = Path(config.cwd or "").resolve()
     match config.command:
         case Script(path):
@@ -74,10 +74,6 @@ def imported(config: ClusterConfig) -> Imports:
             file, root = _module_file(name, folder)
             return imports.read(file, root)
     return _TRAINER
-
-
-def _is_possible(config: ClusterConfig) -> bool:
-    return config.warm is not False and not isinstance(config.command, Program)
 
 
 def _module_file(name: str, folder: Path) -> tuple[Path, Path]:

@@ -16,7 +16,7 @@ from tests.benchmarks.case import run
 from tests.benchmarks.cases import idle, kill, noop, output
 from tests.benchmarks.cases.output import Load
 from tests.benchmarks.launchers import SHELL, TFLAUNCH, Launcher
-from tests.benchmarks.trial import Failed, Gate, Trial
+from tests.benchmarks.trial import Failed, Gate, Trial, Watch
 from tests.benchmarks.usage import Meter, effort, memory
 
 if TYPE_CHECKING:
@@ -163,16 +163,27 @@ def test_a_meter_takes_no_sample_when_all_are_gone(monkeypatch: pytest.MonkeyPat
     assert meter.memory == seen
 
 
-def test_what_others_had_a_share_in_is_no_more_memory_once_they_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_others_had_a_share_in_is_no_more_memory_once_they_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tests.benchmarks.usage._INTERVAL", 0.0)
+    size = 1 << 24
+    (tmp_path / "shared").write_bytes(b"x" * size)
+    holds = "import mmap, signal; file = open('shared', 'r+b'); held = mmap.mmap(file.fileno(), 0); sum(held[::4096])"
+    argv = [sys.executable, "-c", f"{holds}; print(flush=True); signal.pause()"]
     with (
-        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as process,
-        subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"]) as other,
+        subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE) as one,
+        subprocess.Popen(argv, cwd=tmp_path, stdout=subprocess.PIPE) as other,
     ):
-        meter = Meter([process.pid], beside=[other.pid])
-        other.kill()
-        other.wait()
-        before = memory([process.pid])
-        meter.look()
-        process.kill()
-    assert meter.memory[-1] < before
+        for each in (one, other):
+            assert each.stdout is not None
+            each.stdout.readline()
+        with Watch([other.pid]) as watch, Watch([other.pid]) as ending:
+            meter, before = Meter([one.pid], watch), memory([one.pid])
+            other.kill()
+            ending.wait()
+            meter.look()
+            after = memory([one.pid])
+        one.kill()
+    assert after - before > size // 4
+    assert meter.memory[1] - meter.memory[0] < size // 4

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +31,7 @@ def config(folder: Path, command: Command | None = None, engine: str = "local") 
 def keep(tmp_path: Path) -> Callable[[str], dict[str, str]]:
     def kept(source: str) -> dict[str, str]:
         (tmp_path / "program.py").write_text(source)
-        return compiling.keep(config(tmp_path), tmp_path)
+        return compiling.keep(config(tmp_path), MANY, tmp_path)
 
     return kept
 
@@ -93,8 +92,8 @@ def test_what_python_would_say_of_it_is_left_to_the_workers(
 
 def test_it_is_done_where_it_pays(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text("")
-    assert compiling.keep(config(tmp_path), tmp_path)
-    assert not compiling.keep(replace(config(tmp_path), workers=MANY - 1), tmp_path)
-    assert not compiling.keep(config(tmp_path, engine="ssh"), tmp_path)
-    assert not compiling.keep(config(tmp_path, Module("program")), tmp_path)
-    assert not compiling.keep(config(tmp_path, Script("absent.py")), tmp_path)
+    assert compiling.keep(config(tmp_path), MANY, tmp_path)
+    assert not compiling.keep(config(tmp_path), MANY - 1, tmp_path)
+    assert not compiling.keep(config(tmp_path, engine="ssh"), MANY, tmp_path)
+    assert not compiling.keep(config(tmp_path, Module("program")), MANY, tmp_path)
+    assert not compiling.keep(config(tmp_path, Script("absent.py")), MANY, tmp_path)

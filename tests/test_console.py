@@ -360,6 +360,24 @@ class TestSlowReader:
         assert console.flush()
         console.drain()
 
+    def test_when_much_waits_it_is_given_a_moment(self, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+        console, screen = start()
+        moments = []
+
+        def moment(*_: object) -> None:
+            moments.append(screen.read())
+
+        monkeypatch.setattr("select.select", moment)
+        # A pipe takes 1 MiB at most.
+        while console.flush():
+            console.output(0, b"x" * 99 + b"\n")
+        console.give_way()
+        assert not moments
+        console.output(0, (b"x" * 99 + b"\n") * 11_000)
+        console.give_way()
+        assert len(moments) == 1
+        assert b"worker 0 | x" in screen.read(), "what it has made room for is written at once"
+
 
 class TestDrain:
     def test_it_goes_on_as_long_as_something_is_taken(self, start: Start) -> None:

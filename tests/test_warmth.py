@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
-from launcher.placement import Host, place
-from launcher.warmth import Warmth, decide, imported
+from launcher.placement import seats
+from launcher.warmth import Warmth, decide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def decided(command: Command, workers: int = 2, hosts: tuple[str, ...] = ("127.0.0.1",), **more: Any) -> Warmth:
     specs = tuple(HostSpec(address) for address in hosts)
     config = ClusterConfig(command=command, name="t", engine="local", hosts=specs, workers=workers, **more)
-    return decide(config, place(config, [Host(address) for address in hosts]), imported(config))
+    return decide(config, [address for _, _, address in seats(config, hosts)])
 
 
 def script(folder: Path, text: str) -> Script:

@@ -9,7 +9,7 @@ there is a worker, so it takes no connection away from it.
 
 from __future__ import annotations
 
-# What socket is made of, without its enums, for which every worker would wait 2 ms.
+# What socket is made of, without its enums: they take 2 ms to import.
 import _socket as socket
 import errno
 import os

@@ -43,6 +43,17 @@ def test_a_script_gets_its_arguments_and_its_place_in_the_cluster(tflaunch: Comm
     assert {task["env"]["PYTHONUNBUFFERED"] for task in tasks.values()} == {"1"}
 
 
+@pytest.mark.parametrize("spare", [0, 1])
+def test_a_script_is_compiled_once_for_more_tasks_than_cores(tflaunch: Command, spare: int) -> None:
+    cores = os.cpu_count() or 1
+    script = tflaunch.script("print(b'TFLAUNCH_COMPILED=' in open('/proc/self/environ', 'rb').read())")
+    ended = tflaunch("run", "-n", str(cores), "--evaluator", str(spare), script)
+    assert ended.status == 0, ended.err
+    assert ended.run_dir is not None
+    assert ended.log("worker-0") == f"{spare == 1}\n".encode()
+    assert (ended.run_dir / "program.pyc").exists() == (spare == 1)
+
+
 def test_every_job_that_tf_config_knows(tflaunch: Command) -> None:
     tasks = told(tflaunch, "-n", "2", "--chief", "1", "--evaluator", "1")
     assert set(tasks) == {"chief-0", "worker-0", "worker-1", "evaluator-0"}

@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -37,6 +38,7 @@ IMPATIENT = (
     "import sys; sys.path.append(sys.argv[1]); import launcher.agent.__main__ as agent;"
     "agent._DRAIN = agent.HEARTBEAT = 0.05; agent.main(sys.argv[2])"
 )
+REPOSITORY = Path(__file__).parents[2]
 FOREVER = "echo up; sleep 600 & wait"
 DEAF = "trap '' TERM; echo up; sleep 600 & wait; sleep 600"
 
@@ -698,3 +700,13 @@ class TestHeart:
             agent.next("ping")
         agent.start("echo up; exit 3")
         assert agent.next("exited")["status"] == 3
+
+
+def test_it_looks_for_garbage_once_it_is_all_there() -> None:
+    program = (
+        "import gc; gc.disable(); import launcher.agent.__main__ as agent\n"
+        "agent.guard.stand = lambda loop: print(gc.isenabled(), gc.get_freeze_count() > 0)\n"
+        'agent.main(\'{"private": false, "silence": null}\')'
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY)
+    assert said.stdout == "True True\n"

@@ -215,6 +215,11 @@ class Watch:
             self._forget(key.fd)
         self._selector.close()
 
+    @property
+    def all_are_there(self) -> bool:
+        """None has ended, be it that nobody has asked for its status yet."""
+        return not self._selector.select(0)
+
     def wait(self) -> dict[int, float]:
         """Wait until all have ended. Returns process id -> when (monotonic)."""
         return dict(self._endings())

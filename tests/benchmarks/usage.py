@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
+    from tests.benchmarks.trial import Watch
+
 _TICK = 1 / os.sysconf("SC_CLK_TCK")
 _INTERVAL = 0.1
 
@@ -37,14 +39,14 @@ class Meter:
     """Looks at processes now and then, at each of them as long as it is there.
 
     Args:
-        beside: others, who have pages of files in common with them. Once one of these is gone, those pages count more for
-            the rest, who hold no more than before. So they are counted as they were while all were there.
+        beside: sees others end, who have pages of files in common with them. Once one of these has ended, those pages count
+            more for the rest, who hold no more than before. So from then on they are counted as they were.
 
     Attributes:
         memory: the bytes that they held at each look.
     """
 
-    def __init__(self, pids: Collection[int], beside: Collection[int] = ()) -> None:
+    def __init__(self, pids: Collection[int], beside: Watch | None = None) -> None:
         self._beside = beside
         self._first = {pid: _cpu(pid) for pid in pids}
         self._last = dict(self._first)
@@ -73,7 +75,7 @@ class Meter:
 
     def _look_at_memory(self) -> None:
         held = [one for pid in self._last if (one := _still_held(pid))]
-        if all(map(_is_there, self._beside)):
+        if self._beside is None or self._beside.all_are_there:
             self._of_files = sum(one.all - one.own for one in held)
         if held:
             self.memory.append(sum(one.own for one in held) + self._of_files)
@@ -98,7 +100,7 @@ def _cpu(pid: int) -> float:
 
 
 class _Held(NamedTuple):
-    """What a process holds in bytes, each shared page in parts (PSS): all of it, and what is no file's."""
+    """What a process holds in bytes, each shared page in parts (PSS): all of it, and what nobody but its own children may share."""
 
     all: int
     own: int
@@ -114,12 +116,3 @@ def _held(pid: int) -> _Held:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     kilobytes = {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines[1:])}
     return _Held(1024 * kilobytes["Pss"], 1024 * kilobytes["Pss_Anon"])
-
-
-def _is_there(pid: int) -> bool:
-    # psutil reads a file for each, which takes seconds on a machine that 1,000 of them keep busy.
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

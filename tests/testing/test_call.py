@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from launcher import placement, warmth
+from launcher import warmth
 from launcher.agent import kernel
 from launcher.config import Function
 from launcher.errors import RequestError
@@ -45,15 +45,14 @@ def test_where_it_imports_tensorflow_it_is_started_warm(
     source = tmp_path / "test_it.py"
     source.write_text(text)
     config = replace(settings_of(tmp_path, {"workers": workers}), command=Function("p", str(source)))
-    tasks = placement.place(config, [placement.Host("127.0.0.1")])
-    assert warmth.decide(config, tasks, warmth.imported(config)).tasks == warm
-    assert warmth.decide(replace(config, warm=False), tasks, warmth.imported(config)).tasks == set()
+    hosts = ["127.0.0.1"] * config.workers
+    assert warmth.decide(config, hosts).tasks == warm
+    assert warmth.decide(replace(config, warm=False), hosts).tasks == set()
 
 
 def test_what_is_defined_nowhere_imports_nothing(tmp_path: Path) -> None:
     config = replace(settings_of(tmp_path, {}), command=Function("p"))
-    tasks = placement.place(config, [placement.Host("127.0.0.1")])
-    assert warmth.decide(config, tasks, warmth.imported(config)) == warmth.Warmth()
+    assert warmth.decide(config, ["127.0.0.1"] * config.workers) == warmth.Warmth()
 
 
 def test_what_is_sent(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from tests.benchmarks.launchers import (
     TORCHRUN_FILES,
     TORCHRUN_TEE,
 )
-from tests.benchmarks.trial import Failed, Gate
+from tests.benchmarks.trial import Failed, Gate, Watch
 from tests.benchmarks.usage import Meter
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ def _measure(load: Load, trial: Trial) -> tuple[float, ...]:
         run, workers = trial.start_registered(
             load.workers, load.program, *arguments, capture=not to_files, env=load.env
         )
-        with run:
-            meter = Meter({process.pid for process in run.processes()} - set(workers), beside=workers)
+        with run, Watch(workers) as watch:
+            meter = Meter({process.pid for process in run.processes()} - set(workers), watch)
             last = opened = gate.open()
             for data in run.follow(0.1):
                 # Every line of a worker has one ~, which no launcher adds to what it says itself.
