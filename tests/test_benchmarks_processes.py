@@ -109,9 +109,11 @@ def test_lines_that_do_not_come_are_counted(program: str) -> None:
 
 
 def test_programs_wait_at_the_gate(tmp_path: Path) -> None:
+    # Both write into one pipe. Unbuffered, a line's end is a write of its own, and anything may come before it.
+    whole = {"PYTHONUNBUFFERED": ""}
     with Gate(tmp_path) as gate:
         started, workers = Trial(SHELL, tmp_path).start_registered(
-            2, "prints.py", str(gate.path), "1", "10", "0", capture=True
+            2, "prints.py", str(gate.path), "1", "10", "0", capture=True, env=whole
         )
         with started:
             output = started.follow(0.05)

@@ -42,7 +42,7 @@ class Load:
     Attributes:
         lines: of each worker, each of so many bytes; ``rate`` a second, or as fast as it can where that is 0.
         program: which of the ``programs`` writes them.
-        unbuffered: whether each line is a write of its own.
+        unbuffered: whether each line is written by itself; its end comes in a write of its own, as Python has it.
     """
 
     workers: int
