@@ -54,6 +54,7 @@ def land() -> None:
     except OSError as error:
         sys.exit("cannot keep the agent: " + str(error))
     sys.path.append(folder)
+    # Until it is all there: main has it enabled again.
     gc.disable()
     from launcher.agent.__main__ import main
 
