@@ -151,8 +151,7 @@ def main() -> None:
         report_exit(leaving)
         raise
     except BaseException as error:
-        report_end("error", error)
-        hide_boot_from_excepthook()
+        report_last_once_shown(last_record("error", error))
         raise
 
 
@@ -250,8 +249,11 @@ def compile_script(file: str) -> "CodeType":
         with io.open_code(file) as source:
             return compile(source.read(), file, "exec", dont_inherit=True)
     except Exception as error:  # noqa: BLE001 - OSError, SyntaxError, ValueError, RecursionError, MemoryError ...
-        report_end("error", error)
-        os.execv(sys.executable, sys.orig_argv)
+        record = last_record("error", error)
+        _, ended = os.waitpid(os.posix_spawn(sys.executable, sys.orig_argv, os.environ), 0)
+        if ended:
+            report_last(record)
+        os._exit(os.waitstatus_to_exitcode(ended) & 0xFF)
 
 
 def new_main() -> "dict[str, object]":
@@ -350,16 +352,21 @@ class PackageFinder:
 def report_exit(leaving: SystemExit) -> None:
     """Reports the status, unless it is 0, and the text that the interpreter is about to make of ``leaving``."""
     if leaving.code is not None and not (isinstance(leaving.code, int) and leaving.code & 0xFF == 0):
-        report_end("exit", leaving)
+        report_last(last_record("exit", leaving))
 
 
-def report_end(kind: str, error: BaseException) -> None:
-    """Reports what is about to end this process: an ``error``, or an ``exit``."""
+def last_record(kind: str, error: BaseException) -> "dict[str, Any]":
+    """What is reported of what ends this process, an ``error`` or an ``exit``; empty where it cannot be made."""
     try:
         error.__traceback__ = without_boot(error.__traceback__)
-        report(kind, **getattr(own("failure"), f"{kind}_record")(error))
+        return {"kind": kind, "time": time.time(), **getattr(own("failure"), f"{kind}_record")(error)}
     except Exception:  # noqa: BLE001 - say, a traceback.py beside the script: the error itself must still be shown
-        return
+        return {}
+
+
+def report_last(record: "dict[str, Any]") -> None:
+    if record:
+        report(**record)
 
 
 def without_boot(trace: "TracebackType | None") -> "TracebackType | None":
@@ -368,16 +375,20 @@ def without_boot(trace: "TracebackType | None") -> "TracebackType | None":
     return trace
 
 
-def hide_boot_from_excepthook() -> None:
-    """Has the exception on its way out shown by the program's own sys.excepthook, but as plain Python raises it.
+def report_last_once_shown(record: "dict[str, Any]") -> None:
+    """Has the exception on its way out shown by the program's own sys.excepthook, as plain Python raises it, then reported.
 
-    Each frame that it leaves adds itself to the traceback, hence the last moment is the one to take them off.
+    Not before: a peer's failure may have this process stopped in between, and what is told as a cause is to be in its log.
+    Each frame that the exception leaves adds itself to the traceback, hence the last moment is the one to take them off.
     """
     hook = sys.excepthook
 
     def show(kind: type[BaseException], error: BaseException, trace: "TracebackType | None") -> None:
         sys.excepthook = hook
         sys.last_traceback = error.__traceback__ = trace = without_boot(trace)
-        hook(kind, error, trace)
+        try:
+            hook(kind, error, trace)
+        finally:
+            report_last(record)
 
     sys.excepthook = show

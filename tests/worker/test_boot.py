@@ -520,6 +520,22 @@ def test_an_error_is_told_before_the_process_ends(tmp_path: Path) -> None:
     assert [record["kind"] for record in records] == ["state", "error", "later"]
 
 
+@pytest.mark.parametrize("text", ["1 / 0", "def (:"])
+def test_an_error_is_told_once_it_is_shown(text: str, tmp_path: Path) -> None:
+    """A process that is stopped as soon as it has told why it ends has nothing left to write into its log."""
+    reader, writer = os.pipe()
+    with subprocess.Popen(
+        [sys.executable, BOOT, script(tmp_path, text)],
+        env={**os.environ, boot.CONTROL_FD: str(writer)},
+        pass_fds=[writer],
+        stderr=writer,
+    ):
+        os.close(writer)
+        *_, shown, record = drain(reader)
+    assert re.match(rb"ZeroDivisionError: |SyntaxError: ", shown)
+    assert json.loads(record)["kind"] == "error"
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [
