@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.benchmarks import cases, results
-from tests.benchmarks.case import Case, Metric, run
+from tests.benchmarks.case import Case, InTurn, Metric, run
 from tests.benchmarks.launchers import (
     ACCELERATE,
     HONCHO,
@@ -24,9 +26,10 @@ from tests.benchmarks.launchers import (
     Launcher,
 )
 from tests.benchmarks.trial import Failed, Trial, Watch
+from tests.benchmarks.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 ROOT = Path(__file__).parents[1]
 ABSENT = Launcher("nowhere", "no-such-launcher", lambda _job: [])
@@ -143,6 +146,54 @@ def test_a_launcher_that_fails_once_is_left_out_and_named() -> None:
 
     assert figures.samples == {}
     assert figures.failures == {"shell loop": "ended with status 3: no luck"}
+
+
+def test_in_turn_all_are_there_at_once_and_the_median_of_the_blocks_counts() -> None:
+    there: set[str] = set()
+    values = {"shell loop": iter([1.0, 9.0, 2.0]), "tflaunch": iter([3.0, 4.0, 5.0])}
+
+    @contextmanager
+    def start(trial: Trial) -> Iterator[Callable[[], Sequence[float]]]:
+        there.add(trial.launcher.name)
+
+        def block() -> Sequence[float]:
+            assert there == set(values)
+            return next(values[trial.launcher.name]), 0.0
+
+        yield block
+        there.remove(trial.launcher.name)
+
+    figures = run(case(InTurn(start, 3), SHELL, ABSENT, TFLAUNCH), 1)
+
+    assert figures.samples == {"shell loop": [[2.0, 0.0]], "tflaunch": [[4.0, 0.0]]}
+    assert there == set()
+
+
+def test_in_turn_one_that_fails_leaves_the_others_their_blocks() -> None:
+    @contextmanager
+    def start(trial: Trial) -> Iterator[Callable[[], Sequence[float]]]:
+        if trial.launcher.name == MPIRUN.name:
+            raise Failed("did not start")
+
+        def block() -> Sequence[float]:
+            if trial.launcher is SHELL:
+                raise Failed("lost a worker")
+            return 1.0, 0.0
+
+        yield block
+
+    figures = run(case(InTurn(start, 2), SHELL, replace(MPIRUN, program=sys.executable), TFLAUNCH), 2)
+
+    assert figures.samples == {"tflaunch": [[1.0, 0.0]] * 2}
+    assert figures.failures == {"Open MPI": "did not start", "shell loop": "lost a worker"}
+
+
+def test_a_worker_that_dies_while_it_is_its_turn_fails_its_launcher(tmp_path: Path) -> None:
+    code = "import socket, sys\nline = socket.socket(socket.AF_UNIX)\nline.connect(sys.argv[-1])\nline.recv(1)\nsys.exit('lost')"
+    with Turns(tmp_path) as turns, Trial(python(code), tmp_path).start(1, "noop.py", str(turns.path)) as started:
+        turns.gather(started, 1)
+        with pytest.raises(Failed, match="lost"):
+            turns.take(started)
 
 
 def test_every_launcher_runs_the_programs_command(tmp_path: Path) -> None:

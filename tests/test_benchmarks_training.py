@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-import tempfile
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psutil
@@ -13,14 +12,16 @@ import pytest
 
 from tests.benchmarks import cases
 from tests.benchmarks.by_hand import BY_HAND
+from tests.benchmarks.case import Case, InTurn, run
 from tests.benchmarks.cases import checkpoint
 from tests.benchmarks.cases.checkpoint import OFFICIAL
 from tests.benchmarks.cases.training import TRAINER
 from tests.benchmarks.cases.warm import RAY
 from tests.benchmarks.launchers import TFLAUNCH, Job
-from tests.benchmarks.trial import Trial
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.benchmarks.launchers import Launcher
 
 PLACE = "import os, pathlib; pathlib.Path(f'place-{os.getpid()}').write_text(os.environ['TF_CONFIG'])"
@@ -32,9 +33,18 @@ def by_hand(folder: Path, program: str) -> int:
     return subprocess.run(BY_HAND.argv(job), cwd=folder, check=False).returncode
 
 
-def measured(name: str, launcher: Launcher, folder: Path) -> list[float]:
-    (case,) = (one for one in cases.every(large=False) if one.name == name)
-    return list(case.measure(Trial(launcher, folder)))
+def named(name: str) -> Case:
+    (one,) = (one for one in cases.every(large=False) if one.name == name)
+    return one
+
+
+def measured(one: Case, launcher: Launcher) -> list[float]:
+    """The figures of one trial, or of a round with a single block."""
+    measure = replace(one.measure, blocks=1) if isinstance(one.measure, InTurn) else one.measure
+    figures = run(replace(one, launchers=(launcher,), measure=measure), 1)
+    assert figures.failures == {}
+    (sample,) = figures.samples[launcher.name]
+    return list(sample)
 
 
 def test_by_hand_each_copy_has_a_place_of_its_own_in_one_cluster(tmp_path: Path) -> None:
@@ -56,17 +66,15 @@ def test_by_hand_a_copy_that_fails_shows(tmp_path: Path) -> None:
     [("train-dense", TRAINER), ("train-dense-fit", BY_HAND)],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_each_way_to_train_has_its_rate(case: str, launcher: Launcher, tmp_path: Path) -> None:
-    (rate,) = measured(case, launcher, tmp_path)
+def test_each_way_to_train_has_its_rate(case: str, launcher: Launcher) -> None:
+    (rate,) = measured(named(case), launcher)
     assert rate > 0
 
 
 @pytest.mark.tensorflow
-def test_of_two_workers_the_chief_alone_writes_unless_all_of_them_save(tmp_path: Path) -> None:
+def test_of_two_workers_the_chief_alone_writes_unless_all_of_them_save() -> None:
     def written(launcher: Launcher) -> float:
-        folder = tmp_path / launcher.name
-        folder.mkdir()
-        relative, without, _, megabytes, left_out = checkpoint.case(2, 512, 1).measure(Trial(launcher, folder))
+        relative, without, _, megabytes, left_out = measured(checkpoint.case(2, 512, 1), launcher)
         assert relative > 0
         assert without > 0
         assert left_out in {0, 1}
@@ -82,9 +90,7 @@ def test_of_two_workers_the_chief_alone_writes_unless_all_of_them_save(tmp_path:
 @pytest.mark.skipif(RAY.path is None, reason="Ray Train is not installed: python -m tests.benchmarks.peers")
 def test_ray_train_forms_the_same_cluster_and_nothing_of_it_is_left() -> None:
     before = set(psutil.Process().children(recursive=True))
-    # Ray's sockets lie in it, and their paths must be short.
-    with tempfile.TemporaryDirectory() as folder:
-        seconds, megabytes = measured("warm-2", RAY, Path(folder))
+    seconds, megabytes = measured(named("warm-2"), RAY)
     assert seconds > 0
     assert megabytes > 0
     assert set(psutil.Process().children(recursive=True)) == before

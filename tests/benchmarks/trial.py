@@ -164,18 +164,26 @@ class Run:
     def registered(self, register: int, count: int) -> list[int]:
         """Read that many process ids, a line each, from what the programs write to."""
         text = b""
+        while text.count(b"\n") < count:
+            self.wait_for(register, f"did not get its {count} workers to run")
+            text += os.read(register, 4096)
+        return [int(line) for line in text.split()]
+
+    def wait_for(self, descriptor: int, otherwise: str) -> None:
+        """Wait until there is something to read.
+
+        Raises:
+            Failed: the launcher has ended, or taken too long; the message is ``otherwise`` and its last words.
+        """
         with ExitStack() as stack:
             launcher = os.pidfd_open(self.pid)
             stack.callback(os.close, launcher)
             selector = stack.enter_context(selectors.DefaultSelector())
-            for descriptor in (register, launcher):
-                selector.register(descriptor, selectors.EVENT_READ)
-            while text.count(b"\n") < count:
-                left = max(0.0, self._deadline - time.monotonic())
-                if register not in {key.fd for key, _ in selector.select(left)}:
-                    raise Failed(f"did not get its {count} workers to run: {self._last_words()}")
-                text += os.read(register, 4096)
-        return [int(line) for line in text.split()]
+            for each in (descriptor, launcher):
+                selector.register(each, selectors.EVENT_READ)
+            left = max(0.0, self._deadline - time.monotonic())
+            if descriptor not in {key.fd for key, _ in selector.select(left)}:
+                raise Failed(f"{otherwise}: {self._last_words()}")
 
     def processes(self) -> set[psutil.Process]:
         """The launcher and everything below it, orphans too where this process is their subreaper."""

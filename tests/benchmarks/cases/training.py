@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from tests.benchmarks.aims import AtLeast
 from tests.benchmarks.by_hand import BY_HAND
-from tests.benchmarks.case import Case, Metric
+from tests.benchmarks.case import Case, InTurn, Metric
 from tests.benchmarks.launchers import TFLAUNCH
 from tests.benchmarks.trial import Failed
+from tests.benchmarks.turns import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tests.benchmarks.launchers import Job, Launcher
     from tests.benchmarks.trial import Trial
@@ -24,7 +26,7 @@ MODELS = {
     "cnn": "a convolutional network (122 thousand parameters)",
     "large": "dense layers of 10 million parameters",
 }
-_WORKERS = 2
+_WORKERS, _BLOCKS = 2, 10
 _RATE = Metric("examples", "1/s", more=True, aims=(AtLeast(1.15, times=BY_HAND), AtLeast(1.0, times=BY_HAND)))
 # Stock Keras 3 cannot fit across workers; TensorFlow's own way out is the Keras before it.
 _LEGACY = {"TF_USE_LEGACY_KERAS": "1"}
@@ -55,10 +57,10 @@ def _loop(model: str) -> Case:
         name=f"train-{model}",
         title=f"Training {MODELS[model]} on {_WORKERS} workers by a GradientTape loop",
         metrics=(_RATE,),
-        rounds=5,
+        rounds=3,
         reference=BY_HAND,
         launchers=(BY_HAND, TFLAUNCH, TRAINER),
-        measure=partial(_measure, "loop", model, {}),
+        measure=InTurn(partial(_start, "loop", model, {}), _BLOCKS),
     )
 
 
@@ -67,18 +69,18 @@ def _fit(model: str) -> Case:
         name=f"train-{model}-fit",
         title=f"Training {MODELS[model]} on {_WORKERS} workers by Keras's fit",
         metrics=(_RATE,),
-        rounds=5,
+        rounds=3,
         reference=BY_HAND,
         launchers=(BY_HAND, TFLAUNCH, KERAS_3, FIT_DATA),
-        measure=partial(_measure, "fit", model, _LEGACY),
+        measure=InTurn(partial(_start, "fit", model, _LEGACY), _BLOCKS),
     )
 
 
-def _measure(kind: str, model: str, legacy: Mapping[str, str], trial: Trial) -> tuple[float]:
+@contextmanager
+def _start(kind: str, model: str, legacy: Mapping[str, str], trial: Trial) -> Iterator[Callable[[], tuple[float]]]:
     if not find_spec("tensorflow"):
         raise Failed("needs TensorFlow, which is not installed")
     env = {} if trial.launcher in (KERAS_3, FIT_DATA) else legacy
-    figure = trial.folder / "figure"
-    with trial.start(_WORKERS, "rate.py", kind, model, str(figure), env=env) as run:
-        run.finish()
-    return (float(figure.read_text()),)
+    with Turns(trial.folder) as turns, trial.start(_WORKERS, "rate.py", kind, model, str(turns.path), env=env) as run:
+        turns.gather(run, _WORKERS)
+        yield lambda: (min(turns.take(run)),)
