@@ -162,7 +162,8 @@ def make(
     launches = []
     for task in tasks:
         host = at[task.host]
-        settings = [*_ours(config, task, (run, before + attempt), host.decided), *asked_for]
+        decided = host.decided.union(name for name, _, _ in asked_for)
+        settings = [*_ours(config, task, (run, before + attempt), decided), *asked_for]
         launches.append(
             Launch(
                 task,
@@ -273,12 +274,23 @@ def _ours(
     if task.is_dialled:
         # Lets TensorFlow bind the port that the agent holds for it (agent/ports.py).
         settings.append(("TF_GRPC_REUSE_PORT", "1", "tflaunch"))
-    shares = {"PYTHONUNBUFFERED": "1", **_thread_limits(task)}
+    ours, shares = {"PYTHONUNBUFFERED": "1", **_memory(decided)}, _thread_limits(task)
+    settings += [(name, value, "tflaunch") for name, value in ours.items() if name not in decided]
     settings += [(name, value, "its share") for name, value in shares.items() if name not in decided]
     if task.gpus is not None:
         # Set even where the user had set it: his list is what was divided.
         settings.append(("CUDA_VISIBLE_DEVICES", ",".join(task.gpus), "its share"))
     return settings
+
+
+def _memory(decided: frozenset[str]) -> dict[str, str]:
+    # What a step has freed, the next one needs again. As glibc has it by default, a tensor of 32 MiB goes back to the kernel,
+    # and so does the end of the heap: each page is given anew then, and emptied first. This way all of it stays with the
+    # worker, but for the end of a heap that has a GiB free. mallopt(3); what it is worth: docs/facts.md, Cores.
+    # One setting changes what another means, so who has made any has made all of them.
+    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in decided):
+        return {}
+    return {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
 
 
 def _thread_limits(task: Task) -> dict[str, str]:

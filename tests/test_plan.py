@@ -122,6 +122,8 @@ class TestEnvironment:
             "TFLAUNCH_TASK": "worker:0",
             "TF_GRPC_REUSE_PORT": "1",
             "PYTHONUNBUFFERED": "1",
+            "MALLOC_MMAP_MAX_": "0",
+            "MALLOC_TRIM_THRESHOLD_": "1073741824",
         }
         assert launch.why.keys() == env_of(launch).keys()
 
@@ -138,6 +140,14 @@ class TestEnvironment:
         assert "OMP_NUM_THREADS" not in env
         assert "PYTHONUNBUFFERED" not in env
         assert env["TF_NUM_INTRAOP_THREADS"] == "1"
+
+    @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
+    def test_who_has_set_anything_of_malloc_has_set_all_of_it(self, name: str) -> None:
+        host = Host("127.0.0.1", decided=frozenset({name}))
+        env = env_of(make(hosts=(host,)).launches[0])
+        assert not {name for name in env if name.startswith("MALLOC_")}
+        env = env_of(make(env={name: "9"}).launches[0])
+        assert [value for name, value in env.items() if name.startswith(("MALLOC_", "GLIBC_"))] == ["9"]
 
     def test_gpus_are_divided_even_where_the_owner_chose_them(self) -> None:
         host = Host("127.0.0.1", gpus=("2", "3"), decided=frozenset({"CUDA_VISIBLE_DEVICES"}))

@@ -9,8 +9,9 @@ from contextlib import suppress
 
 # Variables that divide a machine among workers. Where one is set already, its owner decided, and we leave it alone.
 DIVIDERS = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
-# And one that only says how to print.
-KEPT = (*DIVIDERS, "PYTHONUNBUFFERED")
+# And those that say how to print, and how to allocate memory: mallopt(3) has their names.
+_MALLOC = ("MMAP_MAX_", "MMAP_THRESHOLD_", "TRIM_THRESHOLD_", "TOP_PAD_", "ARENA_MAX", "ARENA_TEST")
+KEPT = (*DIVIDERS, "PYTHONUNBUFFERED", "GLIBC_TUNABLES", *(f"MALLOC_{name}" for name in _MALLOC))
 
 
 def gather() -> dict[str, object]:

@@ -111,6 +111,24 @@ def test_what_the_user_has_set_is_never_overridden(tflaunch: Command) -> None:
     assert {task["env"]["PYTHONUNBUFFERED"] for task in tasks.values()} == {""}
 
 
+def test_what_a_worker_has_freed_it_need_not_ask_the_kernel_for_again(tflaunch: Command) -> None:
+    script = tflaunch.script(
+        "from resource import RUSAGE_SELF, getrusage\n"
+        "def faults():\n"
+        "    before = getrusage(RUSAGE_SELF).ru_minflt\n"
+        "    bytes(bytearray(40 << 20))\n"
+        "    return getrusage(RUSAGE_SELF).ru_minflt - before\n"
+        "faults()\n"
+        "print(faults())"
+    )
+    kept, given_back = (
+        tflaunch("run", "-n", "1", script),
+        tflaunch("run", "-n", "1", "-e", "MALLOC_ARENA_MAX=2", script),
+    )
+    assert int(kept.out.rpartition(b"|")[2]) < 100
+    assert int(given_back.out.rpartition(b"|")[2]) > 1_000
+
+
 def test_gpus_that_the_user_made_visible_are_shared_out(tflaunch: Command) -> None:
     tasks = told(tflaunch, "-n", "2", env={"CUDA_VISIBLE_DEVICES": "3,5,7,9"})
     assert [tasks[f"worker-{i}"]["env"]["CUDA_VISIBLE_DEVICES"] for i in range(2)] == ["3,5", "7,9"]
