@@ -159,11 +159,13 @@ def make(
     own = {task.number: where for task in tasks if (where := at[task.host].dialled_at)} | dict(addresses or {})
     shared = tf_config.text_of(tf_config.cluster(_cluster(tasks, own, ports)))
     asked_for = _asked_for(config, forwarded)
+    narrow = {task.host for task in tasks} - {task.host for task in tasks if len(task.cores) != 1}
     launches = []
     for task in tasks:
         host = at[task.host]
         decided = host.decided.union(name for name, _, _ in asked_for)
-        settings = [*_ours(config, task, (run, before + attempt), decided), *asked_for]
+        ours = _ours(config, task, (run, before + attempt), decided)
+        settings = [*ours, *_memory(decided, one_core=task.host in narrow), *asked_for]
         launches.append(
             Launch(
                 task,
@@ -274,8 +276,7 @@ def _ours(
     if task.is_dialled:
         # Lets TensorFlow bind the port that the agent holds for it (agent/ports.py).
         settings.append(("TF_GRPC_REUSE_PORT", "1", "tflaunch"))
-    ours, shares = {"PYTHONUNBUFFERED": "1", **_memory(decided)}, _thread_limits(task)
-    settings += [(name, value, "tflaunch") for name, value in ours.items() if name not in decided]
+    shares = {"PYTHONUNBUFFERED": "1", **_thread_limits(task)}
     settings += [(name, value, "its share") for name, value in shares.items() if name not in decided]
     if task.gpus is not None:
         # Set even where the user had set it: his list is what was divided.
@@ -283,14 +284,19 @@ def _ours(
     return settings
 
 
-def _memory(decided: frozenset[str]) -> dict[str, str]:
+def _memory(decided: frozenset[str], *, one_core: bool) -> list[tuple[str, str, str]]:
     # What a step has freed, the next one needs again. As glibc has it by default, a tensor of 32 MiB goes back to the kernel,
-    # and so does the end of the heap: each page is given anew then, and emptied first. This way all of it stays with the
-    # worker, but for the end of a heap that has a GiB free. mallopt(3); what it is worth: docs/facts.md, Cores.
+    # and so does the end of a heap: each page is given anew then, and emptied first. This way all of it stays with the worker,
+    # but for the end of a heap that has a GiB free. Threads have heaps of their own, and none of those holds more than 64 MiB;
+    # with a core for each worker nothing is lost if all have the one that may grow. By host, as a fork server is started with
+    # the same for all of its workers. mallopt(3); what it is worth: docs/facts.md, Memory.
     # One setting changes what another means, so who has made any has made all of them.
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in decided):
-        return {}
-    return {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+        return []
+    settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
+    if one_core:
+        settings["MALLOC_ARENA_MAX"] = "1"
+    return [(name, value, "tflaunch") for name, value in settings.items()]
 
 
 def _thread_limits(task: Task) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import psutil
 import pytest
 
 from tests.benchmarks import cases, results
@@ -44,6 +46,14 @@ def case(measure: Any = None, *launchers: Launcher) -> Case:
     return Case("thing-2", "A thing", (Metric("time", "s"), Metric("faults", "")), 2, SHELL, launchers, measure)
 
 
+def _cmdline(process: psutil.Process) -> list[str]:
+    """Empty where it has ended, be it that nobody has asked for its status yet."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def python(code: str) -> Launcher:
     return Launcher("inline", sys.executable, lambda job: ["-c", code, *job.command])
 
@@ -64,6 +74,19 @@ def test_a_run_keeps_every_sample_and_makes_the_page_and_its_chart(tmp_path: Pat
     assert "### noop-1\n" in page
     assert "](benchmarks/noop-1.svg)" in page
     assert [chart.name for chart in (tmp_path / "benchmarks").iterdir()] == ["noop-1.svg"]
+
+
+def test_one_that_is_told_to_end_leaves_nothing_running(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.benchmarks", "--only", "idle-8", "--into", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        benchmark = psutil.Process(process.pid)
+        there: list[psutil.Process] = []
+        while sum("idle.py" in " ".join(_cmdline(one)) for one in there) < 8:
+            assert process.poll() is None
+            there = benchmark.children(recursive=True)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert not [one for one in there if _cmdline(one)]
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,13 @@ class TestEnvironment:
         assert "PYTHONUNBUFFERED" not in env
         assert env["TF_NUM_INTRAOP_THREADS"] == "1"
 
+    @pytest.mark.parametrize(("cores", "arenas"), [((0, 1), ["1", "1"]), ((0, 1, 2), [None, None]), ((), [None, None])])
+    def test_one_arena_where_each_worker_of_a_host_has_one_core(
+        self, cores: tuple[int, ...], arenas: list[str | None]
+    ) -> None:
+        whole = make(hosts=(Host("127.0.0.1", cores),), workers=2)
+        assert [env_of(launch).get("MALLOC_ARENA_MAX") for launch in whole.launches] == arenas
+
     @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_ARENA_MAX", "GLIBC_TUNABLES"])
     def test_who_has_set_anything_of_malloc_has_set_all_of_it(self, name: str) -> None:
         host = Host("127.0.0.1", decided=frozenset({name}))

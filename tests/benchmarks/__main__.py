@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import resource
+import signal
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -31,6 +33,8 @@ def main(only: tuple[str, ...], *, large: bool, rounds: int | None, into: Path) 
     page.rendered(into)  # what cannot take the results shows now, not after minutes
     # Whatever a launcher leaves behind comes back to this process, which ends it.
     kernel.adopt_orphans()
+    # As an exception, so that what is running is ended on the way out.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     _allow_descriptors()
     here, load = machine.describe(), machine.load()
     measured = {}
