@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from launcher import tf_config
+from launcher import environment, tf_config
 from launcher.config import Function, Module, Program, Script, Trainer
 from launcher.errors import RequestError
 
@@ -158,14 +158,18 @@ def make(
     at = {host.address: host for host in hosts}
     own = {task.number: where for task in tasks if (where := at[task.host].dialled_at)} | dict(addresses or {})
     shared = tf_config.text_of(tf_config.cluster(_cluster(tasks, own, ports)))
-    asked_for = _asked_for(config, forwarded)
+    asked_for = environment.asked_for(config, forwarded)
     narrow = {task.host for task in tasks} - {task.host for task in tasks if len(task.cores) != 1}
     launches = []
     for task in tasks:
         host = at[task.host]
-        decided = host.decided.union(name for name, _, _ in asked_for)
-        ours = _ours(config, task, (run, before + attempt), decided)
-        settings = [*ours, *_memory(decided, one_core=task.host in narrow), *asked_for]
+        decided = host.decided.union(one.name for one in asked_for)
+        settings = [
+            *environment.names(config, task, run, before + attempt),
+            *environment.shares(task, decided),
+            *environment.memory(decided, one_core=task.host in narrow),
+            *asked_for,
+        ]
         launches.append(
             Launch(
                 task,
@@ -197,15 +201,6 @@ def _cluster(
         if task.is_dialled:
             port = UNLEASED if ports is None else ports[task.number]
             yield task.job, task.index, f"{bracketed(own.get(task.number, task.host))}:{port}"
-
-
-def _asked_for(config: ClusterConfig, forwarded: Mapping[str, str]) -> list[tuple[str, str, str]]:
-    """Name, value and reason of each variable that the user has set; what is set comes after what is forwarded."""
-    why = config.origins.get("env", "cluster.json")
-    return [
-        *((name, value, "forwarded") for name, value in forwarded.items()),
-        *((name, value, why) for name, value in config.env.items()),
-    ]
 
 
 def require_passable(whole: Plan) -> None:
@@ -263,53 +258,6 @@ def command_line(command: Command, interpreter: str, code: str = CODE) -> tuple[
 def bracketed(address: str) -> str:
     """An IPv6 address needs brackets before a port can follow it."""
     return f"[{address}]" if ":" in address and not address.startswith("[") else address
-
-
-def _ours(
-    config: ClusterConfig, task: Task, run: tuple[str, int], decided: frozenset[str]
-) -> list[tuple[str, str, str]]:
-    name, attempt = run
-    names = {"TFLAUNCH_RUN": name, "TFLAUNCH_ATTEMPT": str(attempt), "TFLAUNCH_TASK": f"{task.job}:{task.index}"}
-    settings = [(name, value, "tflaunch") for name, value in names.items()]
-    if config.checkpoint_dir is not None:
-        settings.append(("TFLAUNCH_CHECKPOINT_DIR", config.checkpoint_dir, config.origins["checkpoint_dir"]))
-    if task.is_dialled:
-        # Lets TensorFlow bind the port that the agent holds for it (agent/ports.py).
-        settings.append(("TF_GRPC_REUSE_PORT", "1", "tflaunch"))
-    shares = {"PYTHONUNBUFFERED": "1", **_thread_limits(task)}
-    settings += [(name, value, "its share") for name, value in shares.items() if name not in decided]
-    if task.gpus is not None:
-        # Set even where the user had set it: his list is what was divided.
-        settings.append(("CUDA_VISIBLE_DEVICES", ",".join(task.gpus), "its share"))
-    return settings
-
-
-def _memory(decided: frozenset[str], *, one_core: bool) -> list[tuple[str, str, str]]:
-    # What a step has freed, the next one needs again. As glibc has it by default, a tensor of 32 MiB goes back to the kernel,
-    # and so does the end of a heap: each page is given anew then, and emptied first. This way all of it stays with the worker,
-    # but for the end of a heap that has a GiB free. Threads have heaps of their own, and none of those holds more than 64 MiB;
-    # with a core for each worker nothing is lost if all have the one that may grow. By host, as a fork server is started with
-    # the same for all of its workers. mallopt(3); what it is worth: docs/facts.md, Memory.
-    # One setting changes what another means, so who has made any has made all of them.
-    if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in decided):
-        return []
-    settings = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(1 << 30)}
-    if one_core:
-        settings["MALLOC_ARENA_MAX"] = "1"
-    return [(name, value, "tflaunch") for name, value in settings.items()]
-
-
-def _thread_limits(task: Task) -> dict[str, str]:
-    # Two threads between operations at least, so that a collective and the computing beside it can overlap: pinned to one
-    # core each, 2 workers were measured fastest that way (CNN of 1.0 M parameters, TensorFlow 2.21).
-    share = len(task.cores)
-    if not share:
-        return {}
-    return {
-        "OMP_NUM_THREADS": str(share),
-        "TF_NUM_INTRAOP_THREADS": str(share),
-        "TF_NUM_INTEROP_THREADS": str(max(2, share)),
-    }
 
 
 def _notes(config: ClusterConfig, tasks: Sequence[Task], hosts: Sequence[Host]) -> list[str]:

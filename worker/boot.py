@@ -281,6 +281,7 @@ def run_as_main(name: str, *, alter_argv: bool = True) -> None:
 # with it once it is loaded.
 AFTER_IMPORT = {
     "tensorflow.python.autograph.pyct.loader": ("autograph", "after_loader"),
+    "tensorflow.python.eager.context": ("spinning", "after_context"),
     "tensorflow.python.distribute.collective_all_reduce_strategy": ("sigterm", "after_strategy"),
     "tensorflow.python.distribute.failure_handling.failure_handling": ("sigterm", "before_handler"),
     "keras": ("keras3.repair", "repair"),
