@@ -159,7 +159,7 @@ def make(
     own = {task.number: where for task in tasks if (where := at[task.host].dialled_at)} | dict(addresses or {})
     shared = tf_config.text_of(tf_config.cluster(_cluster(tasks, own, ports)))
     asked_for = environment.asked_for(config, forwarded)
-    narrow = {task.host for task in tasks} - {task.host for task in tasks if len(task.cores) != 1}
+    one_core_each = {task.host for task in tasks} - {task.host for task in tasks if len(task.cores) != 1}
     launches = []
     for task in tasks:
         host = at[task.host]
@@ -167,7 +167,7 @@ def make(
         settings = [
             *environment.names(config, task, run, before + attempt),
             *environment.shares(task, decided),
-            *environment.memory(decided, one_core=task.host in narrow),
+            *environment.memory(decided, one_core=task.host in one_core_each),
             *asked_for,
         ]
         launches.append(

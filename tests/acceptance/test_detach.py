@@ -10,7 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,11 @@ print("down", flush=True)
 """
 
 
+def wait_for(pid: int) -> None:
+    with suppress(psutil.NoSuchProcess):
+        psutil.wait_procs([psutil.Process(pid)], timeout=30)
+
+
 class Background:
     """A run in the background, whose workers say what they are told to."""
 
@@ -67,13 +72,13 @@ class Background:
         self.over()
 
     def over(self) -> dict[str, Any]:
-        psutil.wait_procs([psutil.Process(self.pid)] if psutil.pid_exists(self.pid) else [], timeout=30)
+        wait_for(self.pid)
         told: dict[str, Any] = json.loads((self.folder / "outcome.json").read_text())
         return told
 
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(self.pid)] if psutil.pid_exists(self.pid) else [], timeout=30)
+        wait_for(self.pid)
 
 
 @pytest.fixture
@@ -152,7 +157,7 @@ class TestDetach:
         assert run["state"] == "running"
         assert psutil.Process(run["pid"]).terminal() is None
         (tflaunch.cwd / "worker-0").write_text("end\n")
-        psutil.wait_procs([psutil.Process(run["pid"])] if psutil.pid_exists(run["pid"]) else [], timeout=30)
+        wait_for(run["pid"])
         assert ps(tflaunch)[0]["state"] == "done"
 
 

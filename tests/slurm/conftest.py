@@ -51,9 +51,11 @@ class Site:
         found.send_signal(number)
 
     def over(self, job: str, patience: float = 60.0) -> None:
-        """Wait until a job has left the queue."""
+        """Wait until a job has left the queue, and if it is an array, all of its jobs have: each has a number of its own, too."""
         self.cluster.until(
-            lambda: job not in self.cluster.ask("squeue", "--noheader", "--format=%A"), f"{job} stays", patience
+            lambda: job not in self.cluster.ask("squeue", "--noheader", "--format=%A %F").split(),
+            f"{job} stays",
+            patience,
         )
 
     def script(self, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -55,7 +56,8 @@ def test_none_is_left(tmp_path: Path) -> None:
 def test_one_that_was_killed_is_replaced(clusters: Clusters) -> None:
     (first,) = clusters(1).run(os.getppid)
     os.kill(first, signal.SIGKILL)
-    psutil.Process(first).wait() if psutil.pid_exists(first) else None
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(first).wait()
     (second,) = clusters(1).run(os.getppid)
     assert second != first
     assert agents() == {second}
