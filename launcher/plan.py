@@ -163,13 +163,8 @@ def make(
     launches = []
     for task in tasks:
         host = at[task.host]
-        decided = host.decided.union(one.name for one in asked_for)
-        settings = [
-            *environment.names(config, task, run, before + attempt),
-            *environment.shares(task, decided),
-            *environment.memory(decided, one_core=task.host in one_core_each),
-            *asked_for,
-        ]
+        told = environment.names(config, task, run, before + attempt)
+        settings = environment.settings(told, task, host.decided, asked_for, one_core=task.host in one_core_each)
         launches.append(
             Launch(
                 task,
