@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from launcher import keys
+from launcher import rules
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ class HostSpec(NamedTuple):
 
     @property
     def is_this_machine(self) -> bool:
-        return keys.is_this_machine(self.address)
+        return rules.is_this_machine(self.address)
 
 
 class SlurmSpec(NamedTuple):

@@ -1,36 +1,17 @@
 """The keys of cluster.json: the one table that the parser, ``tflaunch schema`` and ``tflaunch init`` all read.
 
-What a single value may be stands in the table; what several values of one source must keep to stands in ``rules``.
+What a single value may be stands in the table; what several values of one source must keep to stands in ``rules.py``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from launcher.schema import (
-    MOST_TASKS,
-    Boolean,
-    Choice,
-    Either,
-    Flaw,
-    Integer,
-    Key,
-    ListOf,
-    MapOf,
-    Object,
-    Seconds,
-    Text,
-    flaws,
-)
+from launcher.host_keys import HOST, PORT
+from launcher.schema import MOST_TASKS, Boolean, Choice, Either, Integer, Key, ListOf, MapOf, Object, Seconds, Text
 from launcher.slurm.keys import SLURM
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 COMMANDS = ("script", "module", "command", "task", "function")
 """The keys that name what the workers run; one of them is needed."""
 
-_PORT = Integer(1, 65_535)
 _FROM_HERE = "A relative path starts where tflaunch is run, not at this file."
 _FROM_CWD = "A relative path starts in cwd, which is where tflaunch is run unless you say otherwise."
 _STRING = Text()
@@ -41,84 +22,9 @@ _VARIABLE = Text(
     pattern=r"[^=\u0000]+",
     reserved=("TF_CONFIG",),
 )
-_ADDRESS = Text(
-    "a host name or an IP address, with no user and no port",
-    pattern=r"[A-Za-z0-9_][A-Za-z0-9._-]*|(?=.*:.*:)[0-9A-Fa-f:][0-9A-Fa-f:.]*(%[A-Za-z0-9._-]+)?",
-)
-
 _GLOB = Text("a path below the working directory, ** for any folders", pattern=r"(?!/)(?!(.*/)?\.\.(/|$)).+")
-# What ssh is given begins with no dash, and holds nothing that a shell reads.
-_ALIAS = Text("a host name or an alias of your ssh_config", pattern=r"[A-Za-z0-9_][A-Za-z0-9._:-]*")
-_USER = Text("a user's name", pattern=r"[A-Za-z0-9_][A-Za-z0-9._@\\-]*")
-_JUMP = r"([A-Za-z0-9_][A-Za-z0-9._-]*@)?[A-Za-z0-9_\[][A-Za-z0-9._:\]-]*"
-
 _ENDING = Either(
     (Integer(1, 255), Text("the name of an exception or an exit status", pattern=r"[A-Za-z_][A-Za-z0-9_]*"))
-)
-
-HOST = Object(
-    (
-        Key(
-            "address",
-            _ADDRESS,
-            "Name or IP address that the other hosts dial",
-            "localhost, 127.0.0.1 and ::1 mean this machine.",
-            required=True,
-            examples=("10.0.0.11",),
-        ),
-        Key("workers", Integer(1, MOST_TASKS), "Workers on this host", otherwise="its even share of all workers"),
-        Key(
-            "cores",
-            Either(
-                (Integer(1, MOST_TASKS), ListOf(Integer(0, MOST_TASKS), least=1, unique=True, noun="a list of cores"))
-            ),
-            "Cores for the workers: how many, or which by number",
-            otherwise="all that the host has",
-        ),
-        Key(
-            "gpus",
-            Either(
-                (
-                    Integer(0, MOST_TASKS),
-                    ListOf(
-                        Either(
-                            (Integer(0, MOST_TASKS), Text("the number or UUID of a GPU", pattern=r"[A-Za-z0-9_/:.-]+"))
-                        ),
-                        unique=True,
-                        noun="a list of GPUs",
-                    ),
-                )
-            ),
-            "GPUs for the workers: how many, or which by number or UUID",
-            otherwise="all that the host has",
-        ),
-        Key(
-            "python",
-            _STRING,
-            "Python interpreter of this host",
-            "A name on its PATH, or a path from its root.",
-            otherwise="the cluster's, else python3",
-            examples=("/opt/train/venv/bin/python",),
-        ),
-        Key("ssh", _ALIAS, "What the ssh client knows it as", otherwise="its address", examples=("gpu2",)),
-        Key("user", _USER, "User to log in as", otherwise="as your ssh_config says"),
-        Key("port", _PORT, "Port of its sshd", otherwise="as your ssh_config says"),
-        Key(
-            "jump",
-            Text("[user@]host[:port], several with commas between", pattern=f"{_JUMP}(,{_JUMP})*"),
-            "Hosts to go through on the way, as ssh -J takes them",
-            otherwise="as your ssh_config says",
-            examples=("me@bastion.example.org",),
-        ),
-        Key(
-            "ssh_options",
-            MapOf(Text("the name of an ssh option", pattern=r"[A-Za-z][A-Za-z0-9]*"), _ARGUMENT),
-            "Further options of the ssh client, as ssh_config names them",
-            default={},
-            examples=({"IdentityFile": "~/.ssh/cluster"},),
-        ),
-        Key("node", _ADDRESS, "What Slurm calls it", otherwise="its address", examples=("n17",)),
-    )
 )
 
 JOBS = Object(
@@ -220,7 +126,7 @@ KEYS = (
         Either(
             (
                 Text('two ports such as "20000-20100"', pattern=r"[0-9]{1,5}-[0-9]{1,5}"),
-                ListOf(_PORT, least=2, most=2, noun="a list of two ports"),
+                ListOf(PORT, least=2, most=2, noun="a list of two ports"),
             )
         ),
         "Ports that the workers may listen on, first and last",
@@ -349,82 +255,3 @@ FUNCTION = Key("function", _STRING, "File with a pickled function", excludes=COM
 
 FILE = Object(KEYS)
 FLAGS = Object((*KEYS, TASK, FUNCTION))
-
-
-def check(values: Mapping[str, object], *, flags: bool) -> list[Flaw]:
-    """Everything that is wrong with the settings of one source, each on its own and taken together.
-
-    Args:
-        values: by key, as in cluster.json.
-        flags: whether the source is the command line, which also knows the key ``task``.
-    """
-    found = list(flaws(FLAGS if flags else FILE, dict(values)))
-    return [*found, *rules(sound(values, found))]
-
-
-def sound(values: Mapping[str, object], found: list[Flaw]) -> dict[str, Any]:
-    """The values without those that a flaw was found in; what is left has the types that the table says."""
-    broken = {flaw.path[0] for flaw in found}
-    return {name: value for name, value in values.items() if name not in broken}
-
-
-def rules(values: Mapping[str, Any]) -> Iterator[Flaw]:
-    """Yield where values that are sound each by itself do not go together."""
-    yield from _hosts_once(values.get("hosts", ()))
-    yield from _workers_add_up(values)
-    if "subnet" in values:
-        yield from _is_network(values["subnet"])
-    if "ports" in values:
-        yield from _ports_in_order(*port_range(values["ports"]))
-    for index, name in enumerate(values.get("forward", ())):
-        if name in values.get("env", {}):
-            yield Flaw(("forward", index), f"{name} is also in env", "set it or forward it")
-
-
-def is_this_machine(address: str) -> bool:
-    """Whether the address is one that every machine has for itself."""
-    return address in {"localhost", "127.0.0.1", "::1"}
-
-
-def port_range(value: str | list[int]) -> tuple[int, int]:
-    """First and last port of ``"20000-20100"`` or of a pair."""
-    first, last = value.split("-") if isinstance(value, str) else value
-    return int(first), int(last)
-
-
-def _hosts_once(hosts: list[dict[str, Any]]) -> Iterator[Flaw]:
-    seen: dict[str, int] = {}
-    for index, host in enumerate(hosts):
-        address = host["address"]
-        machine = "localhost" if is_this_machine(address) else address.lower()
-        if machine in seen:
-            message = f"{address} is the same host as hosts[{seen[machine]}]"
-            yield Flaw(("hosts", index, "address"), message, "add its workers to that one")
-        seen.setdefault(machine, index)
-
-
-def _workers_add_up(values: Mapping[str, Any]) -> Iterator[Flaw]:
-    given = [host["workers"] for host in values.get("hosts", ()) if "workers" in host]
-    workers = values.get("workers")
-    if workers is None or not given:
-        return
-    if sum(given) > workers or (len(given) == len(values["hosts"]) and sum(given) < workers):
-        message = f"is {workers}, but the workers of the hosts add up to {sum(given)}"
-        yield Flaw(("workers",), message, "leave one of the two out")
-
-
-def _is_network(value: str) -> Iterator[Flaw]:
-    import ipaddress
-
-    try:
-        ipaddress.ip_network(value, strict=False)
-    except ValueError:
-        yield Flaw(("subnet",), f"must be a network such as 10.1.0.0/16, got {value}")
-
-
-def _ports_in_order(first: int, last: int) -> Iterator[Flaw]:
-    for port in (first, last):
-        for flaw in flaws(_PORT, port):
-            yield flaw.below("ports")
-    if first > last:
-        yield Flaw(("ports",), f"run backwards, from {first} to {last}", f'write "{last}-{first}"')

@@ -14,7 +14,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from launcher import keys
+from launcher import keys, rules
 from launcher.config import ClusterConfig, Function, HostSpec, Module, Program, Script, SlurmSpec, Trainer
 from launcher.errors import ConfigError, Fault, RequestError
 from launcher.json_text import read_object
@@ -91,9 +91,9 @@ def build(layer: Layer, *later: Layer, inspect: Callable[[ClusterConfig], Iterab
     settings = _Settings()
     found: list[tuple[Layer, Flaw]] = []
     for each in (layer, *later):
-        flaws = keys.check(each.values, flags=bool(each.origins))
+        flaws = rules.check(each.values, flags=bool(each.origins))
         found += ((each, flaw) for flaw in flaws)
-        settings.lay(each._replace(values=keys.sound(each.values, flaws)))
+        settings.lay(each._replace(values=rules.sound(each.values, flaws)))
     found += _clashes(settings, broken={str(flaw.path[0]) for _, flaw in found})
     config = settings.config()
     if config is None:
@@ -175,7 +175,7 @@ class _Settings:
             "workers": self.workers(),
             "env": self.named("env"),
             "forward": tuple(self.named("forward")),
-            "ports": keys.port_range(self.value("ports")) if self.value("ports") else None,
+            "ports": rules.port_range(self.value("ports")) if self.value("ports") else None,
             "grace": float(self.value("grace")),
             "timeout": None if timeout is None else float(timeout),
             "join_deadline": None if join is None else float(join),
@@ -263,7 +263,7 @@ def _clashes(settings: _Settings, broken: set[str]) -> Iterator[tuple[Layer, Fla
 
 
 def _ports_suffice(settings: _Settings) -> Iterator[Flaw]:
-    first, last = keys.port_range(settings.value("ports"))
+    first, last = rules.port_range(settings.value("ports"))
     hosts = settings.hosts()
     tasks = settings.workers() + settings.value("jobs", "chief") + settings.value("jobs", "ps")
     # However they are placed, one host gets at least its even share, rounded up.
@@ -307,6 +307,8 @@ def _name(command: Command) -> str:
     match command:
         case Script(path):
             name = PurePath(path).stem
+        case Module("worker", (task, *_)) if not task.startswith("-"):
+            return _name(Trainer(task))
         case Module(module):
             name = module.rpartition(".")[2]
         case Program(argv):

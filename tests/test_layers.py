@@ -107,6 +107,8 @@ class TestBuild:
             ({"script": "src/my train.py", "args": ["-x"]}, Script("src/my train.py", ("-x",)), "my-train"),
             ({"script": "/"}, Script("/"), "run"),
             ({"module": "pkg.train"}, Module("pkg.train"), "train"),
+            ({"module": "worker", "args": ["digits"]}, Module("worker", ("digits",)), "digits"),
+            ({"module": "worker", "args": ["--help"]}, Module("worker", ("--help",)), "worker"),
             ({"command": ["/bin/sh", ""]}, Program(("/bin/sh", "")), "sh"),
             ({"script": "t" * 200}, Script("t" * 200), "t" * 100),
         ],

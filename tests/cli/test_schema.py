@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from jsonschema import Draft202012Validator
 
 from launcher.cli.schema import document, schema
-from launcher.keys import FILE, HOST, JOBS
+from launcher.host_keys import HOST
+from launcher.keys import FILE, JOBS
 from launcher.schema import Key, flaws, walk
 
 if TYPE_CHECKING:
