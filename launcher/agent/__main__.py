@@ -15,11 +15,13 @@ import selectors
 import signal
 import time
 
-from . import facts, guard, kernel, stacks, strays, wire
+from . import facts, guard, kernel, strays, wire
+from .departures import Departures
 from .intake import Intake
+from .network import Network
 from .nursery import Nursery
 from .process import never_lived
-from .switch import Switch
+from .stacks import RollCall
 from .tether import Tether
 from .unanswered import unanswered
 
@@ -30,13 +32,10 @@ if TYPE_CHECKING:
 
     from .cargo import Cargo
     from .errands import Errands
-    from .ports import Lease
     from .process import Process
 
 HEARTBEAT = 2.0
 _LONGEST_WAIT = 86_400.0
-# How long descendants of a worker that is gone may hold its pipes.
-_DRAIN = 2.0
 # Slurm tells every process of a step to end, and the guard passes on what it is told: for so many seconds that is once.
 _ECHO = 1.0
 
@@ -47,18 +46,17 @@ class Agent:
     def __init__(self, silence: float | None, lease: float = 0.0, mooring: str = "") -> None:
         self._silence = silence
         self._processes: dict[int, Process] = {}
-        # Those that live, by process id; and those that something is to be done about when its time has come.
+        # Those that live, by process id.
         self._living: dict[int, Process] = {}
-        self._timed: set[Process] = set()
-        self._leases: list[Lease] = []
         # What the variables of all tasks have in common.
         self._shared = ""
-        self._switch = Switch()
-        self._questions: list[stacks.Question] = []
         self._selector = selectors.DefaultSelector()
         self._tether = Tether(self._selector, mooring, lease, self._take)
         self._tell: Callable[..., None] = self._tether.tell
         self._intake = Intake(self._selector, self._tether, self._on_report, self._bury)
+        self._departures = Departures(self._intake)
+        self._network = Network(self._tell)
+        self._roll_call = RollCall(self._tell)
         self._nursery = Nursery(self._selector, self._tell, self._on_started)
         self._cargo: Cargo | None = None
         self._errands: Errands | None = None
@@ -99,17 +97,16 @@ class Agent:
             case "fetch":
                 self._carry().collect(order["folder"], order["patterns"])
             case "lease":
-                self._lease(order["count"], order["ports"])
+                self._network.lease(order["count"], order["ports"])
             case "connect":
-                self._connect(order["count"])
+                self._network.connect(order["count"])
             case "line":
-                self._switch.set_line(order["between"], up=order["up"])
-                self._tell("line", between=order["between"], up=order["up"])
+                self._network.set_line(order["between"], up=order["up"])
             case "share":
                 self._shared = order["text"]
             case "spawn":
                 env = {name: self._shared.join(ends) for name, ends in order["around"].items()}
-                network = self._switch.networks.get(order["address"])
+                network = self._network.of(order["address"])
                 self._nursery.spawn({**order, "env": {**env, **order["env"]}, "network": network})
             case "stop":
                 for task in order["tasks"]:
@@ -120,13 +117,13 @@ class Agent:
             case "signal":
                 self._signal(order["task"], order["signal"])
             case "stacks":
-                self._ask_for_stacks()
+                self._roll_call.begin(self._living.values())
             case "listening":
-                self._tell_who_listens()
+                self._network.tell_who_listens()
             case "ask":
                 self._ask(order["about"], order["question"])
             case "release":
-                self._release()
+                self._network.release()
             case "bye":
                 self._ending = True
 
@@ -137,20 +134,9 @@ class Agent:
         self._cargo = self._cargo or Cargo(self._tell, self._tether.file)
         return self._cargo
 
-    def _lease(self, count: int, ports: list[int] | None) -> None:
-        from .ports import lease
-
-        try:
-            leases = lease(count, None if ports is None else (ports[0], ports[1]))
-        except OSError as error:
-            self._tell("fault", order="lease", errno=error.errno, error=error.strerror)
-            return
-        self._leases += leases
-        self._tell("leased", ports=[one.port for one in leases])
-
     def _ask(self, about: str, question: dict[str, Any]) -> None:
         if about == "listen":
-            self._answer(about, self._listen(on=question["on"]))
+            self._answer(about, self._network.listen(on=question["on"]))
             return
         from .errands import Errands
 
@@ -159,38 +145,6 @@ class Agent:
 
     def _answer(self, about: str, said: object) -> None:
         self._tell("answer", about=about, said=said, clock=time.time())
-
-    def _listen(self, *, on: bool) -> str:
-        """Listen on all leased ports, or do so no more. Returns why not, in words; nothing if all is well."""
-        try:
-            for held in self._leases:
-                held.listen() if on else held.deafen()
-        except OSError as error:
-            return f"port {held.port}: {error.strerror}"
-        return ""
-
-    def _connect(self, count: int) -> None:
-        try:
-            self._tell("connected", addresses=self._switch.connect(count))
-        except OSError as error:
-            self._tell("fault", order="connect", errno=error.errno, error=error.strerror)
-
-    def _release(self) -> None:
-        for held in self._leases:
-            held.close()
-        self._leases.clear()
-        self._switch.close()
-        self._tell("released")
-
-    def _tell_who_listens(self) -> None:
-        from .ports import listening
-
-        ports = {one.port for one in self._leases}
-        found = set(listening(ports))
-        for network in self._switch.networks.values():
-            with kernel.inside(network):
-                found.update(listening(ports))
-        self._tell("listening", ports=sorted(found))
 
     def _on_started(self, process: Process) -> None:
         self._processes[process.number] = self._living[process.pid] = process
@@ -201,8 +155,7 @@ class Agent:
         if process := self._born(number):
             if look:
                 self._look_for_silence(process)
-            if process.terminate(grace):
-                self._timed.add(process)
+            self._departures.stop(process, grace)
 
     def _born(self, number: int) -> Process | None:
         """One that is to end. Where it was not started yet, it never is."""
@@ -215,14 +168,6 @@ class Agent:
         process = self._processes.get(number)
         alive = process is not None and process.deliver(name)
         self._tell("signalled", task=number, signal=name, alive=alive)
-
-    def _ask_for_stacks(self) -> None:
-        """Every worker that lives, at the same moment as far as that goes."""
-        if self._questions:
-            return  # what is being answered answers this as well
-        self._questions = [stacks.Question(process) for process in self._living.values()]
-        if not self._questions:
-            self._tell("called")
 
     # From the workers
 
@@ -276,14 +221,11 @@ class Agent:
         self._nursery.reaped(pid)
         if process is not None:
             process.has_ended(status, usage.ru_maxrss)
-            process.drain_by = time.monotonic() + _DRAIN
-            self._timed.add(process)
+            self._departures.drain(process)
             self._bury(process)
 
     def _bury(self, process: Process) -> None:
-        if process.ended is not None and not process.open and process.drain_by is not None:
-            process.drain_by = None
-            self._timed.discard(process)
+        if self._departures.complete(process):
             self._tell("exited", task=process.number, **process.obituary())
 
     # Time
@@ -293,9 +235,7 @@ class Agent:
             return 0.0
         moments = [] if self._silence is None else [self._beat + HEARTBEAT]
         moments += [] if self._tether.next is None else [self._tether.next]
-        for process in self._timed:
-            moments += [at for at in (process.kill_at, process.drain_by) if at is not None]
-        moments += [question.next for question in self._questions]
+        moments += [*self._departures.moments(), *self._roll_call.moments()]
         # epoll counts milliseconds in an int: some 24 days are as long as it can wait.
         return min(_LONGEST_WAIT, max(0.0, min(moments) - time.monotonic())) if moments else None
 
@@ -306,15 +246,8 @@ class Agent:
         if self._cargo is not None and self._can_carry():
             self._cargo.step()
         now = time.monotonic()
-        for process in tuple(self._timed):
-            if process.kill_at is not None and now >= process.kill_at:
-                process.kill()
-            if process.drain_by is not None and now > process.drain_by + _DRAIN:
-                # So late only after the agent itself had been suspended: there may be much in the pipes.
-                process.drain_by = now + _DRAIN
-            elif process.drain_by is not None and now >= process.drain_by:
-                self._give_up_draining(process)
-        self._take_answers()
+        self._departures.on_time(now)
+        self._roll_call.on_time()
         # Where nobody would take silence for death, nobody is woken to break it.
         if self._silence is not None and now - self._beat >= HEARTBEAT:
             self._beat = now
@@ -324,30 +257,13 @@ class Agent:
                 self._tether.beat()
         self._tether.on_time()
 
-    def _take_answers(self) -> None:
-        answered = [question for question in self._questions if question.answered()]
-        for question in answered:
-            self._questions.remove(question)
-            self._tell("stacks", task=question.number, state=question.state, text=question.text)
-        if answered and not self._questions:
-            self._tell("called")
-
-    def _give_up_draining(self, process: Process) -> None:
-        if self._intake.keeps_waiting(process):
-            # It is the launcher that is slow: what waits in the pipe is the worker's own.
-            process.drain_by = time.monotonic() + _DRAIN
-            return
-        for descriptor in list(process.open):
-            self._intake.close(process, descriptor)
-
     # The end
 
     def _leave(self) -> None:
         self._tether.close()
         for process in self._processes.values():
             process.kill()
-        for held in self._leases:
-            held.close()
+        self._network.close()
         guard.end_descendants()
 
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
     from .process import Process
 
 # Ignored by a process that has not made anything else of it, so that nobody suffers from being asked.
@@ -23,6 +25,35 @@ _POLL = 0.02
 _QUIET = 0.1
 _PATIENCE = 2.0
 _MOST = 1 << 20
+
+
+class RollCall:
+    """Every worker that lives is asked, at the same moment as far as that goes; ``tell`` takes the answers."""
+
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self._tell = tell
+        self._questions: list[Question] = []
+
+    def begin(self, processes: Iterable[Process]) -> None:
+        """Ask these. What is being answered answers this as well."""
+        if self._questions:
+            return
+        self._questions = [Question(process) for process in processes]
+        if not self._questions:
+            self._tell("called")
+
+    def moments(self) -> Iterator[float]:
+        """When to look for answers (monotonic)."""
+        return (question.next for question in self._questions)
+
+    def on_time(self) -> None:
+        """Tell the answers that have come; and when those were all."""
+        answered = [question for question in self._questions if question.answered()]
+        for question in answered:
+            self._questions.remove(question)
+            self._tell("stacks", task=question.number, state=question.state, text=question.text)
+        if answered and not self._questions:
+            self._tell("called")
 
 
 class Question:

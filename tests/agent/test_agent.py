@@ -36,7 +36,7 @@ pytestmark = [
 # As the engine starts it, with other times: seconds that everybody has, but no test.
 IMPATIENT = (
     "import sys; sys.path.append(sys.argv[1]); import launcher.agent.__main__ as agent;"
-    "agent._DRAIN = agent.HEARTBEAT = 0.05; agent.main(sys.argv[2])"
+    "import launcher.agent.departures as departures; departures.DRAIN = agent.HEARTBEAT = 0.05; agent.main(sys.argv[2])"
 )
 REPOSITORY = Path(__file__).parents[2]
 FOREVER = "echo up; sleep 600 & wait"
