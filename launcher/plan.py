@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from launcher.config import ClusterConfig, Command
+    from launcher.environment import Setting
     from launcher.placement import Host, Task
     from launcher.warmth import Warmth
 
@@ -158,34 +159,44 @@ def make(
     at = {host.address: host for host in hosts}
     own = {task.number: where for task in tasks if (where := at[task.host].dialled_at)} | dict(addresses or {})
     shared = tf_config.text_of(tf_config.cluster(_cluster(tasks, own, ports)))
-    asked_for = environment.asked_for(config, forwarded)
-    one_core_each = {task.host for task in tasks} - {task.host for task in tasks if len(task.cores) != 1}
-    launches = []
-    for task in tasks:
-        host = at[task.host]
-        told = environment.names(config, task, run, before + attempt)
-        settings = environment.settings(told, task, host.decided, asked_for, one_core=task.host in one_core_each)
-        launches.append(
-            Launch(
-                task,
-                command_line(config.command, host.python or interpreter, host.code or CODE),
-                host.folder or config.cwd,
-                shared,
-                {name: value for name, value, _ in settings},
-                {"TF_CONFIG": "tflaunch", **{name: why for name, _, why in settings}},
-                warmth.early if warmth is not None and task.number in warmth.tasks else None,
-                own.get(task.number),
-            )
+    settings = _settings(config, tasks, at, environment.asked_for(config, forwarded), run, before + attempt)
+    launches = tuple(
+        Launch(
+            task,
+            command_line(config.command, at[task.host].python or interpreter, at[task.host].code or CODE),
+            at[task.host].folder or config.cwd,
+            shared,
+            {name: value for name, value, _ in given},
+            {"TF_CONFIG": "tflaunch", **{name: why for name, _, why in given}},
+            warmth.early if warmth is not None and task.number in warmth.tasks else None,
+            own.get(task.number),
         )
+        for task, given in zip(tasks, settings, strict=True)
+    )
     return Plan(
         config,
-        tuple(launches),
+        launches,
         next(task.number for task in tasks if task.job in {"chief", "worker"}),
         deciding(tasks),
         (*notes, *_notes(config, tasks, hosts), *(warmth.notes if warmth else ())),
         _places(tasks, hosts, ports or {}, own),
         attempt,
     )
+
+
+def _settings(
+    config: ClusterConfig,
+    tasks: Sequence[Task],
+    at: Mapping[str, Host],
+    asked_for: Sequence[Setting],
+    run: str,
+    attempt: int,
+) -> Iterator[list[Setting]]:
+    """What each task is given on top of its host's environment."""
+    one_core_each = {task.host for task in tasks} - {task.host for task in tasks if len(task.cores) != 1}
+    for task in tasks:
+        told = environment.names(config, task, run, attempt)
+        yield environment.settings(told, task, at[task.host].decided, asked_for, one_core=task.host in one_core_each)
 
 
 def _cluster(

@@ -23,11 +23,13 @@ from launcher.commands import (
     Spawn,
     Stop,
 )
+from launcher.halts import Halts
 from launcher.joining import Joining
 from launcher.names import together
 from launcher.pulse import Pulse
 from launcher.restart import Try
-from launcher.verdict import Ending, Interruption, Verdict, judge
+from launcher.roster import Roster
+from launcher.verdict import Interruption, Verdict, judge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -36,40 +38,12 @@ if TYPE_CHECKING:
     from launcher.placement import Task
     from launcher.plan import Plan
     from launcher.roll_call import RollCall
+    from launcher.roster import TaskState
     from launcher.stacks import Report
 
 
-# A stopped worker is given up after as many seconds. TensorFlow's own heartbeats end its peers after 7 to 12 (2.21).
-STOPPED = 10.0
 # When all is to end, a host that cannot be reached is waited for no longer. Its agent ends what is there by itself.
 DOWN = 10.0
-
-
-@dataclass
-class _TaskState:
-    task: Task
-    exited: events.TaskExited | None = None
-    error: Mapping[str, Any] | None = None
-    lost: str = ""
-    lost_at: float = 0.0
-    told_to_stop: float | None = None
-    stopped: float | None = None
-    preempted: Mapping[str, Any] | None = None
-    unanswered: set[int] = field(default_factory=set)
-
-    @property
-    def over(self) -> bool:
-        return self.exited is not None or bool(self.lost)
-
-    @property
-    def succeeded(self) -> bool:
-        return self.exited is not None and self.exited.status == 0
-
-    def ending(self, *, waited: bool) -> Ending:
-        stopped = self.stopped if waited else None
-        unanswered = tuple(sorted(self.unanswered))
-        lost = self.lost, self.lost_at
-        return Ending(self.task, self.exited, self.error, *lost, stopped, self.preempted, unanswered)
 
 
 @dataclass
@@ -88,14 +62,13 @@ class Supervisor:
     pulse: Pulse = field(init=False)
     stacks: Report | None = field(init=False, default=None)
     _down: set[str] = field(init=False, default_factory=set)
-    _states: list[_TaskState] = field(init=False)
-    _left: list[int] = field(init=False)
+    _tasks: Roster = field(init=False)
     _awaited: set[int] = field(init=False)
     _now: float = field(init=False, default=0.0)
     _ending: bool = field(init=False, default=False)
     _signals: int = field(init=False, default=0)
     _cold: set[str] = field(init=False, default_factory=set)
-    _patience: dict[str, int] = field(init=False, default_factory=dict)
+    _halts: Halts = field(init=False, default_factory=Halts)
     _interruption: Interruption | None = field(init=False, default=None)
     _joining: Joining = field(init=False)
     _evaluations: int = field(init=False, default=0)
@@ -104,23 +77,19 @@ class Supervisor:
     def __post_init__(self) -> None:
         self.pulse = Pulse(self.plan.config.hang_deadline)
         self._joining = Joining(self.plan)
-        self._states = [_TaskState(task) for task in self.plan.tasks]
-        self._left = [task.number for task in self.plan.tasks]
+        self._tasks = Roster(self.plan.tasks)
         self._awaited = set(self.plan.deciding)
 
     @property
     def finished(self) -> bool:
         """Nothing of the run is left."""
-        # Asked after every event: who has been found to be over is not looked at again.
-        while self._left and self._states[self._left[-1]].over:
-            self._left.pop()
-        return not self._left
+        return self._tasks.finished
 
     def verdict(self) -> Verdict:
         """What happened."""
         # Whoever stops a run that waits for a stopped task is who ended it.
         waited = self._interruption is None
-        return judge([state.ending(waited=waited) for state in self._states], self._interruption)
+        return judge([state.ending(waited=waited) for state in self._tasks], self._interruption)
 
     def attempt(self) -> Try:
         """What is to be known of the attempt when it is over, to decide whether there is to be another one."""
@@ -128,7 +97,7 @@ class Supervisor:
 
     def exits(self) -> Mapping[int, events.TaskExited]:
         """How each task ended that was seen to end, by number."""
-        return {state.task.number: state.exited for state in self._states if state.exited is not None}
+        return self._tasks.exits()
 
     def start(self) -> list[Command]:
         """The first commands."""
@@ -156,11 +125,11 @@ class Supervisor:
             case events.TaskReport(_, {"kind": "cold", "why": str(why)}):
                 return self._on_cold(why)
             case events.TaskReport(number, {"kind": "unanswered", "places": [*places]}):
-                self._states[number].unanswered.update(network.tasks_at(map(str, places), self.plan.places))
+                self._tasks[number].unanswered.update(network.tasks_at(map(str, places), self.plan.places))
             case events.TaskReport(number, record):
-                return self._on_report(self._states[number], record)
+                return self._on_report(self._tasks[number], record)
             case events.AgentFault(order="spawn", task=int(number)):
-                return self._on_spawn_fault(self._states[number], event)
+                return self._on_spawn_fault(self._tasks[number], event)
             case events.AgentLost(host, why):
                 self._down.discard(host)
                 return self._on_lost(host, why)
@@ -178,11 +147,11 @@ class Supervisor:
             case events.HostTerminated(host):
                 return self._on_host_terminated(host)
             case events.TaskStopped(number, at):
-                return self._on_stopped(self._states[number], at)
+                return self._on_stopped(self._tasks[number], at)
             case events.TaskResumed(number):
-                return self._on_resumed(self._states[number])
-            case events.DeadlinePassed(name) if name in self._patience:
-                return self._on_out_of_patience(self._states[self._patience.pop(name)])
+                return self._halts.end(self._tasks[number])
+            case events.DeadlinePassed(name) if name in self._halts:
+                return self._on_out_of_patience(self._tasks[self._halts.expire(name)])
             case events.DeadlinePassed("join"):
                 return self._on_join_deadline()
             case events.PortsListening(host, ports):
@@ -201,7 +170,7 @@ class Supervisor:
             case events.DeadlinePassed("roll call") if self._roll_call is not None:
                 return self._end_roll_call(self._roll_call)
             case events.DeadlinePassed("afterwards"):
-                return self._stop(state for state in self._states if state.task.job == "evaluator")
+                return self._stop(state for state in self._tasks if state.task.job == "evaluator")
         return []
 
     def _on_cold(self, why: str) -> list[Command]:
@@ -226,14 +195,12 @@ class Supervisor:
     def _on_join_deadline(self) -> list[Command]:
         if self._ending or self.pulse.beats:  # who makes progress has found its peers
             return []
-        return [
-            AskWhoListens(host) for host in self._joining.ask(one.task.host for one in self._states if not one.lost)
-        ]
+        return [AskWhoListens(host) for host in self._joining.ask(one.task.host for one in self._tasks if not one.lost)]
 
     def _on_listening(self, host: str, ports: Iterable[int]) -> list[Command]:
         if not self._joining.hear(host, ports) or self._ending:
             return []
-        late = self._joining.late(one.task.number for one in self._states if one.over)
+        late = self._joining.late(self._tasks.over())
         if not late:
             return []
         if self._joining.nobody_waits:
@@ -249,7 +216,7 @@ class Supervisor:
 
         if self._roll_call is None:
             warm = {launch.task.number for launch in self.plan.launches if launch.warm is not None}
-            self._roll_call = RollCall((state.task for state in self._states if not state.over), warm)
+            self._roll_call = RollCall((state.task for state in self._tasks.alive()), warm)
         call = self._roll_call
         if last:
             call.last, call.late = True, call.late or list(late)
@@ -261,7 +228,7 @@ class Supervisor:
     def _stop_after_roll_call(self, late: Iterable[Task] = ()) -> list[Command]:
         """Stop all, but ask them first: once they are stopped, nobody knows any more what they waited for."""
         self._ending = True
-        if all(state.over or state.told_to_stop is not None for state in self._states):
+        if all(state.told_to_stop is not None for state in self._tasks.alive()):
             return []
         return self._call_roll(last=True, late=late)
 
@@ -269,7 +236,7 @@ class Supervisor:
         from launcher import stacks
 
         self._roll_call = None
-        call.close(state.task.number for state in self._states if state.over)
+        call.close(self._tasks.over())
         report = stacks.report(call.answers())
         commands: list[Command] = [ShowStacks(report)] if call.asked else []
         if call.last:
@@ -286,7 +253,7 @@ class Supervisor:
         self._interruption = self._interruption._replace(hung=said)
         return [Say(said)]
 
-    def _on_report(self, state: _TaskState, record: Mapping[str, Any]) -> list[Command]:
+    def _on_report(self, state: TaskState, record: Mapping[str, Any]) -> list[Command]:
         match record.get("kind"):
             case "progress" | "metrics" | "checkpoint" if state.task.job != "evaluator":
                 self.pulse.sign(record.get("step"), self._now)
@@ -303,25 +270,10 @@ class Supervisor:
         self._interruption = self._interruption or Interruption(self._now, host=host)
         return [Say(f"{host} was told to end: stopping all"), *self._stop_all()]
 
-    def _on_stopped(self, state: _TaskState, at: float) -> list[Command]:
-        """It may be somebody's debugger, or a moment's load: the peers of a stopped task wait for it, up to a point."""
-        if state.over or self._ending or state.stopped is not None:
-            return []
-        state.stopped = at
-        name = f"stopped {state.task.number}"
-        self._patience[name] = state.task.number
-        said = f"{state.task.label} was stopped by a signal; if it does not go on within {STOPPED:g} s, the run ends"
-        return [Say(said), SetTimer(name, STOPPED)]
+    def _on_stopped(self, state: TaskState, at: float) -> list[Command]:
+        return [] if state.over or self._ending or state.stopped is not None else self._halts.begin(state, at)
 
-    def _on_resumed(self, state: _TaskState) -> list[Command]:
-        # What we stop is let go on by us, so that it can end: that changes nothing of what happened.
-        if state.stopped is None or state.told_to_stop is not None:
-            return []
-        state.stopped = None
-        self._patience.pop(f"stopped {state.task.number}", None)
-        return [Say(f"{state.task.label} goes on")]
-
-    def _on_out_of_patience(self, state: _TaskState) -> list[Command]:
+    def _on_out_of_patience(self, state: TaskState) -> list[Command]:
         if state.over or self._ending:
             return []
         if state.task.job == "evaluator":
@@ -329,7 +281,7 @@ class Supervisor:
         return self._stop_after_roll_call()
 
     def _on_exit(self, event: events.TaskExited) -> list[Command]:
-        state = self._states[event.task]
+        state = self._tasks[event.task]
         state.exited = event
         if self._ending:
             return []
@@ -338,7 +290,7 @@ class Supervisor:
         self._awaited.discard(event.task)
         return [] if self._awaited else self._on_success()
 
-    def _on_failure(self, state: _TaskState) -> list[Command]:
+    def _on_failure(self, state: TaskState) -> list[Command]:
         if state.task.job == "evaluator":
             # It is no member of the collective: training does not need it, and goes on.
             if self._evaluations < self.plan.config.max_restarts:
@@ -352,11 +304,11 @@ class Supervisor:
     def _on_success(self) -> list[Command]:
         """The cluster is done. Servers never end by themselves; an evaluator may have a last checkpoint to look at."""
         self._ending = True
-        servers = self._stop(state for state in self._states if state.task.job != "evaluator")
-        waiting = any(not state.over and state.task.job == "evaluator" for state in self._states)
+        servers = self._stop(state for state in self._tasks if state.task.job != "evaluator")
+        waiting = any(state.task.job == "evaluator" for state in self._tasks.alive())
         return [*servers, SetTimer("afterwards", self.plan.config.grace)] if waiting else servers
 
-    def _on_spawn_fault(self, state: _TaskState, event: events.AgentFault) -> list[Command]:
+    def _on_spawn_fault(self, state: TaskState, event: events.AgentFault) -> list[Command]:
         state.error = {"kind": "not-started", "step": event.step, "error": event.reason, "errno": event.number}
         return self._on_exit(events.TaskExited(state.task.number, 127, None, False, False, (), 0, self._now))
 
@@ -366,9 +318,7 @@ class Supervisor:
         return [said, SetTimer(f"down {host}", DOWN)] if self._ending else [said]
 
     def _on_lost(self, host: str, why: str) -> list[Command]:
-        for state in self._states:
-            if state.task.host == host and not state.over:
-                state.lost, state.lost_at = why, self._now
+        self._tasks.lose(host, why, self._now)
         call = self._roll_call
         if call is not None:
             call.hear(host)
@@ -378,12 +328,12 @@ class Supervisor:
         self._signals += 1
         self._interruption = self._interruption or Interruption(self._now, signal=number)
         if self._signals == 1:
-            left = sum(not state.over for state in self._states)
+            left = len(self._tasks.alive())
             noun = "task" if left == 1 else "tasks"
             grace = self.plan.config.grace
             return [Say(f"stopping {left} {noun}, up to {grace:g} s each; once more kills them"), *self._stop_all()]
         self._ending = True
-        killed = [Kill(state.task.number) for state in self._states if not state.over]
+        killed = [Kill(state.task.number) for state in self._tasks.alive()]
         return [*killed, *(Abandon(host) for host in sorted(self._down))]
 
     def _on_stop_asked(self, *, now: bool) -> list[Command]:
@@ -393,9 +343,9 @@ class Supervisor:
 
     def _stop_all(self, *, look: bool = False) -> list[Command]:
         self._ending = True
-        return [*self._stop(self._states, look=look), *(SetTimer(f"down {host}", DOWN) for host in sorted(self._down))]
+        return [*self._stop(self._tasks, look=look), *(SetTimer(f"down {host}", DOWN) for host in sorted(self._down))]
 
-    def _stop(self, states: Iterable[_TaskState], *, look: bool = False) -> list[Command]:
+    def _stop(self, states: Iterable[TaskState], *, look: bool = False) -> list[Command]:
         left = [state for state in states if not state.over and state.told_to_stop is None]
         for state in left:
             state.told_to_stop = self._now

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from launcher import halts
 from launcher import plan as plan_module
 from launcher.commands import (
     AskStacks,
@@ -42,7 +43,7 @@ from launcher.joining import JOIN
 from launcher.placement import Host, place
 from launcher.pulse import HANG
 from launcher.roll_call import PATIENCE
-from launcher.supervisor import STOPPED, Supervisor
+from launcher.supervisor import Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,7 +161,7 @@ class TestStoppedByOthers:
         said, timer = run.post(TaskStopped(1, 1000.5))
         assert isinstance(said, Say)
         assert "worker 1" in said.text
-        assert timer == SetTimer("stopped 1", STOPPED)
+        assert timer == SetTimer("stopped 1", halts.PATIENCE)
         assert run.post(TaskResumed(1, 1001.5)) == [Say("worker 1 goes on")]
         assert run.post(DeadlinePassed("stopped 1")) == []
         run.exit(0)
@@ -489,7 +490,7 @@ class TestNetwork:
         object.__setattr__(run.supervisor.plan, "places", {"10.0.0.2:20001": 1})
         run.post(TaskReport(0, {"kind": "unanswered", "places": ["10.0.0.2:20001", "10.9.9.9:1"]}))
         run.post(TaskReport(0, {"kind": "unanswered", "places": 7}))
-        assert run.supervisor._states[0].ending(waited=False).unanswered == (1,)
+        assert run.supervisor._tasks[0].ending(waited=False).unanswered == (1,)
 
 
 class TestSpawnFault:

@@ -103,7 +103,7 @@ class Drill(Supervisor):
     def _beat(self, name: str, *, ordered: bool = False) -> list[Command]:
         """A task that is slowed down takes turns with nobody: it runs, and is stopped, and runs."""
         slow = self._slow[name]
-        state = self._states[slow.task]
+        state = self._tasks[slow.task]
         if not ordered and (state.over or state.told_to_stop is not None):
             del self._slow[name]
             return []
@@ -138,9 +138,9 @@ class Drill(Supervisor):
         return super()._stop_all(look=look) if not self._patient or self._interruption else []
 
     def _stop_who_would_stay(self) -> list[Command]:
-        failed = any(state.over and not state.succeeded for state in self._states)
+        failed = any(state.over and not state.succeeded for state in self._tasks)
         at_work = [
-            state.task.number for state in self._states if not state.over and state.task.number in self.plan.deciding
+            state.task.number for state in self._tasks if not state.over and state.task.number in self.plan.deciding
         ]
         if self._ending or not failed or set(at_work) - self._paused:
             return []
