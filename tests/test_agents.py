@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +66,7 @@ class Pair:
         raise AssertionError(host)
 
     def lose_b(self) -> None:
-        os.close(self.b.words_end)
+        self.b.hang_up()
         while not any(isinstance(event, events.AgentLost) for event in self.loop.wait()):
             pass
 
@@ -91,7 +90,7 @@ def greeting(clock: float = 6.0) -> Wire:
 
 def mute() -> Wire:
     made = Wire()
-    os.close(made.words_end)
+    made.hang_up()
     return made
 
 
@@ -171,7 +170,7 @@ class TestAsk:
 
     def test_who_is_lost_meanwhile_has_none(self, pair: Pair) -> None:
         self.answers(pair.a, "dial", [])
-        os.close(pair.b.words_end)
+        pair.b.hang_up()
         assert pair.agents.ask("dial", {"a": {}, "b": {}}, 60).keys() == {"a"}
 
     def test_nobody_is_waited_for_for_ever(self, pair: Pair) -> None:
@@ -229,7 +228,7 @@ class TestLease:
 
 class TestRest:
     def test_a_lost_agent_does_not_end_it(self, pair: Pair) -> None:
-        os.close(pair.b.words_end)
+        pair.b.hang_up()
         pair.agents.rest(0.05)
 
     def test_what_ends_it(self, loop: Loop, pair: Pair) -> None:

@@ -6,7 +6,8 @@ import select
 import threading
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from weakref import finalize
 
 import pytest
 
@@ -14,9 +15,6 @@ from launcher import events
 from launcher.agent import wire
 from launcher.engines import Landing
 from launcher.link import Link
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Wire:
@@ -26,6 +24,8 @@ class Wire:
         self.orders_end, self.stdin = os.pipe()
         self.stdout, self.words_end = os.pipe()
         self.deeds: list[str] = []
+        self._held = {self.orders_end, self.stdin, self.stdout, self.words_end}
+        finalize(self, _let_go, self._held)
 
     hint = ""
     landed = True
@@ -51,11 +51,23 @@ class Wire:
 
     def close(self) -> None:
         self.deeds.append("close")
-        for descriptor in (self.stdin, self.stdout):
-            os.close(descriptor)
+        self._close(self.stdin, self.stdout)
 
     def abandon(self) -> None:
         self.deeds.append("abandon")
+
+    def hang_up(self) -> None:
+        """Be an agent that has ended."""
+        self._close(self.words_end)
+
+    def turn_deaf(self) -> None:
+        """Be one that takes no more orders."""
+        self._close(self.orders_end)
+
+    def _close(self, *descriptors: int) -> None:
+        for descriptor in descriptors:
+            self._held.remove(descriptor)
+            os.close(descriptor)
 
     def says(self, data: bytes) -> None:
         os.write(self.words_end, data)
@@ -70,13 +82,14 @@ class Wire:
         return b""
 
 
+def _let_go(held: set[int]) -> None:
+    for descriptor in held:
+        os.close(descriptor)
+
+
 @pytest.fixture
-def agent() -> Iterator[Wire]:
-    made = Wire()
-    yield made
-    for descriptor in (made.orders_end, made.words_end, made.stdin, made.stdout):
-        with suppress(OSError):
-            os.close(descriptor)
+def agent() -> Wire:
+    return Wire()
 
 
 @pytest.fixture
@@ -239,7 +252,7 @@ class TestReconnect:
         leased.flush()
         agent.says(wire.HEADER.pack(wire.OUTPUT, 7, 6) + b"abc")
         assert list(leased.receive()) == []
-        os.close(agent.words_end)
+        agent.hang_up()
         assert list(leased.receive()) == [events.LinkDown("a", "it ended with status 3")]
         leased.order("kill", task=3)
         assert not leased.pending
@@ -255,19 +268,19 @@ class TestReconnect:
         assert comes_back.heard() == wire.control({"do": "stop", "task": 2}) + wire.control({"do": "kill", "task": 3})
 
     def test_it_is_looked_for_at_once_and_then_now_and_then(self, leased: Link, agent: Wire, comes: list[Wire]) -> None:
-        os.close(agent.words_end)
+        agent.hang_up()
         list(leased.receive())
         assert leased.next == leased.down
         comes.append(Returning(0))
         list(leased.look())
-        os.close(leased.channel.words_end)  # type: ignore[attr-defined]
+        leased.channel.hang_up()  # type: ignore[attr-defined]
         assert list(leased.receive()) == []
         assert leased.next is not None
         assert leased.down is not None
         assert leased.down < leased.next <= leased.down + 60
 
     def test_after_the_lease_it_is_lost(self, leased: Link, agent: Wire) -> None:
-        os.close(agent.words_end)
+        agent.hang_up()
         list(leased.receive())
         assert leased.down is not None
         leased.down -= 61
@@ -276,19 +289,19 @@ class TestReconnect:
         assert leased.next is None
 
     def test_a_host_without_its_agent_ends_it(self, leased: Link, agent: Wire, comes: list[Wire]) -> None:
-        os.close(agent.words_end)
+        agent.hang_up()
         list(leased.receive())
         comes.append(Returning(0))
         comes[0].deserted = "its host answers, but the agent is gone"
         list(leased.look())
-        os.close(leased.channel.words_end)  # type: ignore[attr-defined]
+        leased.channel.hang_up()  # type: ignore[attr-defined]
         (lost,) = leased.receive()
         assert isinstance(lost, events.AgentLost)
         assert "the agent is gone" in lost.why
 
     def test_before_hello_there_is_nothing_to_come_back_to(self, agent: Wire) -> None:
         link = Link("a", agent, again=lambda *_: None, lease=60.0)
-        os.close(agent.words_end)
+        agent.hang_up()
         assert list(link.receive()) == [events.AgentLost("a", "it ended with status 3")]
 
     def test_the_other_side_is_told_how_much_has_come(self, leased: Link, agent: Wire) -> None:
@@ -309,14 +322,14 @@ class TestReconnect:
 
 class TestLoss:
     def test_at_the_end_of_the_wire_its_carrier_says_why(self, link: Link, agent: Wire) -> None:
-        os.close(agent.words_end)
+        agent.hang_up()
         assert list(link.receive()) == [events.AgentLost("a", "it ended with status 3")]
         assert link.lost
         assert agent.deeds == ["wait", "close", "abandon"]
 
     def test_after_bye_it_is_no_loss(self, link: Link, agent: Wire) -> None:
         link.bye()
-        os.close(agent.words_end)
+        agent.hang_up()
         assert list(link.receive()) == []
         assert link.lost
         assert agent.deeds == ["wait", "close", "abandon"]
@@ -366,7 +379,7 @@ class TestOrders:
         assert received + agent.heard() == wire.control(order)
 
     def test_a_broken_wire_is_left_to_the_other_direction(self, link: Link, agent: Wire) -> None:
-        os.close(agent.orders_end)
+        agent.turn_deaf()
         link.order("ping")
         link.flush()
         assert not link.lost

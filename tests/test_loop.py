@@ -5,7 +5,7 @@ import signal
 import socket
 import threading
 import time
-from contextlib import closing, suppress
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,12 +26,8 @@ pytestmark = pytest.mark.timeout(60)
 
 
 @pytest.fixture
-def agent() -> Iterator[Wire]:
-    made = Wire()
-    yield made
-    for descriptor in (made.orders_end, made.words_end, made.stdin, made.stdout):
-        with suppress(OSError):
-            os.close(descriptor)
+def agent() -> Wire:
+    return Wire()
 
 
 @pytest.fixture
@@ -118,7 +114,7 @@ class TestLinks:
 
     def test_a_lost_agent_is_told_of_once(self, loop: Loop, link: Link, agent: Wire) -> None:
         loop.add(link)
-        os.close(agent.words_end)
+        agent.hang_up()
         assert next_event(loop) == events.AgentLost("a", "it ended with status 3")
         loop.set_timer("later", 0)
         assert next_event(loop) == events.DeadlinePassed("later")
