@@ -28,6 +28,20 @@ ROOT = Path(__file__).parents[2]
 _TOOLS = ("ip", "tc", "unshare", "ssh", "ssh-keygen", "nft", "mount")
 _SSHD = "/usr/sbin/sshd"
 _PATIENCE = 20.0
+# It waits for the end of its input, which comes as well if the tests are killed, and sees to it that nothing is left.
+_CARETAKER = """
+read -r _
+names=$1
+shift
+for namespace; do
+    while pids=$(ip netns pids "$namespace") && [ "$pids" ]; do
+        kill -9 $pids
+        sleep 0.05
+    done
+    ip netns delete "$namespace"
+done
+rm -rf "$names" "$0"
+"""
 # Where the Python environment with TensorFlow is on each host. That of the tests is not there, nor is this checkout.
 PYTHON = "/opt/tensorflow/bin/python"
 # A Python that is too old, and the oldest that Debian 12 has: PyPy's, of version 3.9.
@@ -204,8 +218,17 @@ class Testbed:
         self.switch, self.controller = f"{self.name}-sw", f"{self.name}-ctl"
         self.hosts = [Host(self, number) for number in range(1, count + 1)]
         self.home = self.folder / "home"
+        self._caretaker: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
+        namespaces = [self.controller, *(host.namespace for host in self.hosts), self.switch]
+        self._caretaker = subprocess.Popen(
+            ["sh", "-c", _CARETAKER, str(self.folder), f"/etc/netns/{self.controller}", *namespaces],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         try:
             self._make()
         except BaseException:
@@ -341,10 +364,8 @@ class Testbed:
         for host in self.hosts:
             if host._process is not None:
                 host.crash()
-        for namespace in (self.controller, *(host.namespace for host in self.hosts), self.switch):
-            subprocess.run(["ip", "netns", "delete", namespace], check=False, capture_output=True)
-        shutil.rmtree(Path("/etc/netns", self.controller), ignore_errors=True)
-        shutil.rmtree(self.folder)
+        assert self._caretaker is not None
+        self._caretaker.communicate()
 
 
 def _inside(namespace: str) -> list[tuple[psutil.Process, str]]:

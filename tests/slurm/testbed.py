@@ -113,7 +113,7 @@ class Cluster(Testbed):
         key.write_bytes(os.urandom(1024))
         places = [f"--{name}-file={self._munge / name}" for name in ("key", "pid", "log", "seed")]
         argv = [f"{_SBIN}/munged", "--foreground", "--force", *places, f"--socket={self._munge / 'socket'}"]
-        self._daemons.append(self._start(argv))
+        self._daemons.append(self._start(self.on_controller(argv)))
         self.until((self._munge / "socket").exists, f"munged does not listen: see {self._munge}/log")
 
     def _write_settings(self) -> None:
