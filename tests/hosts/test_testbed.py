@@ -19,8 +19,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.skipif(bool(testbed.missing(
 SCRIPT = """
 from tests.hosts.testbed import Testbed
 with Testbed(1) as bed:
-    bed.hosts[0].run("sh", "-c", "sleep 600 >&- 2>&- &")
-    print(bed.name, bed.hosts[0].processes()[0].pid, flush=True)
+    print(bed.name, bed.hosts[0]._process.pid, flush=True)
     input()
 """
 
@@ -33,7 +32,7 @@ def test_nothing_is_left(by: signal.Signals | None) -> None:
         assert tests.stdin is not None
         assert tests.stdout is not None
         name, pid = tests.stdout.readline().split()
-        inside, (caretaker,) = psutil.Process(int(pid)), _caretakers(name)
+        host, (caretaker,) = psutil.Process(int(pid)), _caretakers(name)
         assert len(_left(name)) == 4
         if by:
             os.kill(tests.pid, by)
@@ -41,11 +40,12 @@ def test_nothing_is_left(by: signal.Signals | None) -> None:
             tests.stdin.write("\n")
     caretaker.wait(60)
     assert not _left(name)
-    assert not inside.is_running()
+    assert not host.is_running()
 
 
 def _caretakers(name: str) -> list[psutil.Process]:
-    return [one for one in psutil.process_iter() if one.name() == "sh" and f"/run/tflaunch-{name}" in one.cmdline()]
+    """The shell that waits for the end of the tests."""
+    return [one for one in psutil.process_iter(["cmdline"]) if f"/run/tflaunch-{name}" in (one.info["cmdline"] or [])]
 
 
 def _left(name: str) -> list[Path]:
