@@ -126,12 +126,15 @@ class Agents:
     def _is_there(self, host: str) -> bool:
         return is_there(self._links, host)
 
-    def lease(self, needs: Mapping[str, Sequence[int]], ports: tuple[int, int] | None) -> dict[int, int]:
+    def lease(
+        self, needs: Mapping[str, Sequence[int]], ports: tuple[int, int] | None, *, listen: bool = False
+    ) -> dict[int, int]:
         """Lease a port for each task, on the host that will use it. What is leased already stays.
 
         Args:
             needs: host -> numbers of its tasks that peers dial.
             ports: first and last port to lease from; None lets the kernel pick.
+            listen: have all of them listened on until hosts are asked to ``deafen`` them.
 
         Returns:
             Task number -> port.
@@ -141,9 +144,9 @@ class Agents:
             Interrupted: a signal came first.
         """
         missing = {host: len(numbers) - len(self._leased.get(host, ())) for host, numbers in needs.items()}
-        waiting = {host for host, count in missing.items() if count > 0}
+        waiting = {host for host, count in missing.items() if count > 0 or listen}
         for host in waiting:
-            self._links[host].order("lease", count=missing[host], ports=ports)
+            self._links[host].order("lease", count=max(0, missing[host]), ports=ports, listen=listen)
         for event in self._until(lambda: not waiting):
             if isinstance(event, events.PortsLeased):
                 self._leased[event.host] = (*self._leased.get(event.host, ()), *event.ports)

@@ -57,7 +57,7 @@ def require(
     """Check what is cheap to check, before workers find it out the hard way. Returns what the reader should know.
 
     Args:
-        places: where workers will dial each other, in the order of tasks: host, and port that is leased there.
+        places: where workers will dial each other, in the order of tasks: host, and port that is leased and listened on there.
 
     Raises:
         UnavailableError: a host lacks what is to be run, or hosts cannot reach each other.
@@ -151,7 +151,7 @@ def _places(
             for host, numbers in placement.dialled(placement.place(config, every)).items()
             if host in facts
         }
-        ports = agents.lease(needs, config.ports)
+        ports = agents.lease(needs, config.ports, listen=True)
     except TflaunchError as error:
         faults.append(Finding("", "placement", "bad", "no", error.args[0], error.hint))
         return hosts, []
@@ -204,14 +204,7 @@ def _asked(
     *,
     leftovers: bool = False,
 ) -> dict[str, dict[str, HostAnswered]]:
-    """Ask all of it at the same time, while every leased port is listened on.
-
-    Raises:
-        UnavailableError: one cannot be listened on.
-    """
-    for host, answer in agents.ask("listen", _each(questions, {"on": True}), _DIAL).items():
-        if answer.said:
-            raise UnavailableError(f"{host}: nobody can listen on the ports that are leased there: {answer.said}")
+    """Ask all of it at the same time. Every leased port is listened on, and not any more afterwards."""
     at = {host.address: host.dialled_at or host.address for host in hosts}
     dial = {
         host: {"places": [(at[callee], port) for callee, port in _dialled_by(host, places)], "seconds": _DIAL}
@@ -222,7 +215,7 @@ def _asked(
         asked["leftovers"] = _each(questions, {})
     answers = agents.ask_all(asked, seconds)
     # A worker of the fastest host is not to be taken in by what listens on the slowest.
-    agents.ask("listen", _each(questions, {"on": False}), _DIAL)
+    agents.ask("deafen", _each(questions, {}), _DIAL)
     return answers
 
 

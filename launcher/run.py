@@ -181,9 +181,10 @@ def settle(
     folders = agents.place(tree, there) if tree else dict.fromkeys(there, preflight.folder(config) if there else "")
     hosts = [host._replace(folder=folders.get(host.address, "")) for host in hosts]
     tasks = placement.place(config, hosts)
-    ports = agents.lease(placement.dialled(tasks), config.ports)
+    inspected = len(hosts) > 1 and not attempt
+    ports = agents.lease(placement.dialled(tasks), config.ports, listen=inspected)
     notes = [tree.words] if tree else []
-    if len(hosts) > 1 and not attempt:
+    if inspected:
         from launcher import inspection
 
         places = [(task.host, ports[task.number]) for task in tasks if task.is_dialled]

@@ -223,7 +223,7 @@ class TestLease:
         assert agents.lease({"a": [0, 1], "b": [2]}, None) == {0: 10, 1: 11, 2: 20}
         b.tells("leased", ports=[21])
         assert agents.lease({"a": [1], "b": [0, 2]}, None) == {1: 10, 0: 20, 2: 21}
-        assert b.heard().count(wire.control({"do": "lease", "count": 1, "ports": None})) == 2
+        assert b.heard().count(wire.control({"do": "lease", "count": 1, "ports": None, "listen": False})) == 2
 
 
 class TestRest:

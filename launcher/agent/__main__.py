@@ -97,7 +97,7 @@ class Agent:
             case "fetch":
                 self._carry().collect(order["folder"], order["patterns"])
             case "lease":
-                self._network.lease(order["count"], order["ports"])
+                self._network.lease(order["count"], order["ports"], listen=order["listen"])
             case "connect":
                 self._network.connect(order["count"])
             case "line":
@@ -135,8 +135,9 @@ class Agent:
         return self._cargo
 
     def _ask(self, about: str, question: dict[str, Any]) -> None:
-        if about == "listen":
-            self._answer(about, self._network.listen(on=question["on"]))
+        if about == "deafen":
+            self._network.deafen()
+            self._answer(about, None)
             return
         from .errands import Errands
 

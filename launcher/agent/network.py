@@ -20,16 +20,21 @@ class Network:
         self._leases: list[Lease] = []
         self._switch: Switch | None = None
 
-    def lease(self, count: int, ports: Sequence[int] | None) -> None:
-        """Lease ports, of a range if one is given, and tell which; or why there are none."""
+    def lease(self, count: int, ports: Sequence[int] | None, *, listen: bool) -> None:
+        """Lease ports, of a range if one is given, and tell which; or why there are none.
+
+        ``listen``: on all that are leased, until ``deafen``, so that others can try whether they reach them.
+        """
         from .ports import lease
 
         try:
             leases = lease(count, None if ports is None else (ports[0], ports[1]))
+            self._leases += leases
+            for held in self._leases if listen else ():
+                held.listen()
         except OSError as error:
             self._tell("fault", order="lease", errno=error.errno, error=error.strerror)
             return
-        self._leases += leases
         self._tell("leased", ports=[one.port for one in leases])
 
     def connect(self, count: int) -> None:
@@ -52,14 +57,10 @@ class Network:
         """The network namespace of an address, as a descriptor; None: it is the host's."""
         return self._namespaces().get(address)
 
-    def listen(self, *, on: bool) -> str:
-        """Listen on all leased ports, or do so no more. Returns why not, in words; nothing if all is well."""
-        try:
-            for held in self._leases:
-                held.listen() if on else held.deafen()
-        except OSError as error:
-            return f"port {held.port}: {error.strerror}"
-        return ""
+    def deafen(self) -> None:
+        """Listen on none of the leased ports any more."""
+        for held in self._leases:
+            held.deafen()
 
     def tell_who_listens(self) -> None:
         """Tell on which of the leased ports somebody does, in whatever network."""

@@ -44,8 +44,11 @@ class Lease:
         if self._ear is None:
             self._ear = _wildcard()
             self._ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            self._ear.bind(("", self.port))
-            self._ear.listen(_CALLERS)
+            try:
+                self._ear.bind(("", self.port))
+                self._ear.listen(_CALLERS)
+            except OSError as error:
+                raise OSError(error.errno, f"port {self.port}: {error.strerror}") from None
 
     def deafen(self) -> None:
         """Leave the port to the worker again."""

@@ -202,7 +202,7 @@ class TestHello:
         if answer["do"] == "fault":
             pytest.skip(f"no network between tasks here: {answer['error']}")
         assert answer["addresses"] == ["10.77.0.1", "10.77.0.2"]
-        agent.order({"do": "lease", "count": 1, "ports": None})
+        agent.order({"do": "lease", "count": 1, "ports": None, "listen": False})
         (port,) = agent.next("leased")["ports"]
         code = f"import socket, time; kept = socket.create_server(('', {port})); print('up'); time.sleep(600)"
         agent.order({"do": "listening"})
@@ -223,7 +223,7 @@ class TestHello:
 
 class TestLease:
     def test_ports_are_held_until_it_leaves(self, agent: Agent) -> None:
-        agent.order({"do": "lease", "count": 2, "ports": None})
+        agent.order({"do": "lease", "count": 2, "ports": None, "listen": False})
         first, second = agent.next("leased")["ports"]
         assert first != second
         with socket.socket() as intruder, pytest.raises(OSError, match="in use"):
@@ -234,15 +234,15 @@ class TestLease:
             heir.bind(("127.0.0.1", first))
 
     def test_a_range_that_is_exhausted(self, agent: Agent) -> None:
-        agent.order({"do": "lease", "count": 1, "ports": None})
+        agent.order({"do": "lease", "count": 1, "ports": None, "listen": False})
         (port,) = agent.next("leased")["ports"]
-        agent.order({"do": "lease", "count": 1, "ports": [port, port]})
+        agent.order({"do": "lease", "count": 1, "ports": [port, port], "listen": False})
         fault = agent.next("fault")
         assert fault["order"] == "lease"
         assert fault["error"] == f"0 of the 1 ports needed are free in {port}-{port}"
 
     def test_ports_are_given_back_by_one_that_stays(self, agent: Agent) -> None:
-        agent.order({"do": "lease", "count": 1, "ports": None})
+        agent.order({"do": "lease", "count": 1, "ports": None, "listen": False})
         (port,) = agent.next("leased")["ports"]
         agent.order({"do": "release"})
         agent.next("released")
@@ -553,7 +553,7 @@ class TestEnd:
         null = os.open(os.devnull, os.O_RDONLY)
         os.dup2(null, agent.channel.stdout)
         os.close(null)
-        agent.order({"do": "lease", "count": 1, "ports": None})
+        agent.order({"do": "lease", "count": 1, "ports": None, "listen": False})
         assert agent.channel.wait() == "it ended with status 0"
         assert all(one.ends(within=0) for one in crowd)
 
@@ -661,7 +661,7 @@ class TestLookingAtWorkers:
         assert (told["state"], told["text"]) == ("T", "")
 
     def test_who_listens(self, agent: Agent) -> None:
-        agent.order({"do": "lease", "count": 2, "ports": None})
+        agent.order({"do": "lease", "count": 2, "ports": None, "listen": False})
         silent, used = agent.next("leased")["ports"]
         agent.order({"do": "listening"})
         assert agent.next("listening")["ports"] == []

@@ -40,13 +40,13 @@ def silent(**more: Any) -> dict[str, Any]:
 
 
 def test_ports_listen_for_as_long_as_they_are_told_to(agent: Agent) -> None:
-    agent.order({"do": "lease", "count": 2, "ports": None})
-    ports = agent.next("leased")["ports"]
+    ports = []
+    for count in (2, 0):
+        agent.order({"do": "lease", "count": count, "ports": None, "listen": True})
+        ports += agent.next("leased")["ports"]
     places = [("127.0.0.1", port) for port in ports]
-    assert ask(agent, "listen", on=True) == ""
-    assert ask(agent, "listen", on=True) == ""
     assert [one["state"] for one in ask(agent, "dial", places=places, seconds=20)] == ["ok", "ok"]
-    assert ask(agent, "listen", on=False) == ""
+    assert ask(agent, "deafen") is None
     for place in places:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(place)
@@ -64,7 +64,7 @@ def test_what_takes_its_time_keeps_nobody(agent: Agent, tmp_path: Path) -> None:
     hangs.chmod(0o755)
     os.mkfifo(tmp_path / "door")
     agent.order({"do": "ask", "about": "premises", "question": silent(python=str(hangs))})
-    assert ask(agent, "listen", on=True) == ""
+    assert ask(agent, "deafen") is None
     # A worker that ends takes nobody along whom it did not start.
     agent.order(shell("true"))
     agent.next("exited")

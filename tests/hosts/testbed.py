@@ -324,8 +324,12 @@ class Testbed:
             _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.folder / name))
         self._write_names()
         self._wire()
+        self._serve()
         for host in self.hosts:
             host.start()
+
+    def _serve(self) -> None:
+        """Start what the hosts rely on, on the controller."""
 
     def _write_names(self) -> None:
         names = [("127.0.0.1", "localhost"), ("10.77.0.254", "ctl")]

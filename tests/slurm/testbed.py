@@ -74,7 +74,6 @@ class Cluster(Testbed):
 
     def _make(self) -> None:
         self._write_settings()
-        self._start_munge()
         super()._make()
         self._daemons.append(self._start(self.on_controller([f"{_SBIN}/slurmctld", "-D", "-f", str(self.conf)])))
         self.until(self.is_up, f"the nodes are not idle: see {self.folder}/slurmctld.log")
@@ -106,7 +105,7 @@ class Cluster(Testbed):
             env={"PATH": os.environ["PATH"], **self.environment},
         )
 
-    def _start_munge(self) -> None:
+    def _serve(self) -> None:
         self._munge.mkdir(mode=0o755)
         key = self._munge / "key"
         key.touch(mode=0o600)
