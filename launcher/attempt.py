@@ -123,7 +123,7 @@ class Attempt:
             "cores": launch.task.cores,
         }
         told = {"around": {"TF_CONFIG": launch.around_cluster}, "address": launch.address}
-        warm = None if launch.warm is None else dict(launch.warm)
+        warm = None if launch.warm is None else {"module": launch.warm.module, "env": launch.warm.early}
         self._agents.order(host, "spawn", task=number, warm=warm, **told, **process)
 
     def _by_host(self, numbers: Iterable[int]) -> dict[str, list[int]]:

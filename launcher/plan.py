@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from launcher.config import ClusterConfig, Command
     from launcher.environment import Setting
     from launcher.placement import Host, Task
-    from launcher.warmth import Warmth
+    from launcher.warmth import Warm, Warmth
 
 # The code that boots a Python worker travels as a file: nothing of ours needs to be importable where it runs.
 CODE = str(Path(__file__).resolve().parent.parent)
@@ -43,7 +43,7 @@ class Launch(NamedTuple):
             together when somebody asks.
         settings: the other variables that are set on top of the environment of its host.
         why: for each of them, and TF_CONFIG, where it came from.
-        warm: it is forked from a process that has imported TensorFlow with these variables set too; None: it is not.
+        warm: the process that it is forked from; None: it is not.
         address: where peers dial it, if that is not the address of its host.
     """
 
@@ -53,8 +53,13 @@ class Launch(NamedTuple):
     cluster: str
     settings: Mapping[str, str]
     why: Mapping[str, str]
-    warm: Mapping[str, str] | None = None
+    warm: Warm | None = None
     address: str | None = None
+
+    @property
+    def finds_tensorflow(self) -> bool:
+        """It is forked from a process that has imported it."""
+        return self.warm is not None and self.warm.module == "tensorflow"
 
     @property
     def tf_config(self) -> str:
@@ -168,7 +173,7 @@ def make(
             shared,
             {name: value for name, value, _ in given},
             {"TF_CONFIG": "tflaunch", **{name: why for name, _, why in given}},
-            warmth.early if warmth is not None and task.number in warmth.tasks else None,
+            warmth.warm if warmth is not None and task.number in warmth.tasks else None,
             own.get(task.number),
         )
         for task, given in zip(tasks, settings, strict=True)
@@ -306,7 +311,7 @@ def _launch_as_json(launch: Launch) -> dict[str, object]:
         "gpus": None if task.gpus is None else list(task.gpus),
         "argv": list(launch.argv),
         "cwd": launch.cwd,
-        "warm": launch.warm is not None,
+        "warm": launch.finds_tensorflow,
         "env": launch.shown_settings(),
         "why": dict(launch.why),
     }

@@ -215,7 +215,7 @@ class Supervisor:
         from launcher.roll_call import PATIENCE, RollCall
 
         if self._roll_call is None:
-            warm = {launch.task.number for launch in self.plan.launches if launch.warm is not None}
+            warm = {launch.task.number for launch in self.plan.launches if launch.finds_tensorflow}
             self._roll_call = RollCall((state.task for state in self._tasks.alive()), warm)
         call = self._roll_call
         if last:

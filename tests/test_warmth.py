@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from launcher.config import ClusterConfig, Command, HostSpec, Module, Program, Script, Trainer
 from launcher.placement import seats
-from launcher.warmth import Warmth, decide
+from launcher.warmth import Warm, Warmth, decide
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +40,19 @@ def test_the_hosts_with_several_tasks(folder: Path) -> None:
     assert decided(command, 3, ("a", "b"), warm=False) == decided(command, 2, ("a", "b")) == Warmth()
 
 
+def test_other_programs_are_forked_where_many_share_a_core(folder: Path) -> None:
+    command = script(folder, "import json")
+    two = (HostSpec("a", cores=2), HostSpec("b", cores=(0, 1)), HostSpec("c"))
+    config = ClusterConfig(command=command, name="t", engine="ssh", hosts=two, workers=27)
+    hosts = ["a"] * 9 + ["b"] * 8 + ["c"] * 10
+    assert decide(config, hosts) == Warmth(frozenset(range(9)), Warm(""))
+    assert decide(replace(config, warm=False), hosts) == Warmth()
+    assert decide(replace(config, warm=True), hosts) == Warmth(frozenset(range(27)))
+    here = 4 * len(os.sched_getaffinity(0))
+    assert decided(command, here) == Warmth()
+    assert decided(command, here + 1).warm.module == ""
+
+
 @pytest.mark.parametrize("path", ["package", "package/__main__.py"])
 def test_a_folder_is_a_script_too(folder: Path, path: str) -> None:
     (folder / "package").mkdir()
@@ -60,8 +75,8 @@ def test_a_module(folder: Path, name: str, regular: bool) -> None:
 @pytest.mark.parametrize("command", [Trainer("digits"), Module("worker", ("digits",))])
 def test_our_trainer(command: Command) -> None:
     early = {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    assert decided(command) == Warmth(frozenset({0, 1}), early)
-    assert decided(command, env={"TF_CPP_MIN_LOG_LEVEL": "0"}).early == {"KERAS_BACKEND": "tensorflow"}
+    assert decided(command) == Warmth(frozenset({0, 1}), Warm(early=early))
+    assert decided(command, env={"TF_CPP_MIN_LOG_LEVEL": "0"}).warm.early == {"KERAS_BACKEND": "tensorflow"}
 
 
 def test_a_users_own_module_of_that_name(folder: Path) -> None:
@@ -75,7 +90,7 @@ def test_any_other_program() -> None:
 
 def test_what_decides_about_the_import(folder: Path) -> None:
     setting = "import os\n{}os.environ['KERAS_BACKEND'] = 'tensorflow'\nimport keras"
-    assert decided(script(folder, setting.format(""))).early == {"KERAS_BACKEND": "tensorflow"}
+    assert decided(script(folder, setting.format(""))).warm.early == {"KERAS_BACKEND": "tensorflow"}
     late = script(folder, setting.format("if True: "))
     assert decided(late) == Warmth(
         notes=("starting cold: importing TensorFlow depends on KERAS_BACKEND in train.py:2",)

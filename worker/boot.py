@@ -4,7 +4,7 @@
     PYTHON start.py -m MODULE [ARGS...]       as  PYTHON -m MODULE [ARGS...]
     PYTHON start.py --trainer TASK [ARGS...]  as  PYTHON -m worker TASK [ARGS...], and always this package's own trainer
     PYTHON start.py --call PAYLOAD            what a test has called in every task (call.py)
-    PYTHON start.py --fork-server             as any of these, once for each request (warm.py)
+    PYTHON start.py --fork-server [tensorflow]  as any of these, once for each request (warm.py)
 
 The program sees what plain Python would show it, and its output and exit status are the same. What remains to be seen:
 this file's frames lie beneath the program's first one, the module ``_tflaunch_boot`` is loaded (its ``report`` writes
@@ -129,7 +129,7 @@ report = control.report
 
 def main() -> None:
     """Becomes the program that the command line names."""
-    finders = worker_of_fork_server() if sys.argv[1:] == ["--fork-server"] else []
+    finders = worker_of_fork_server(*sys.argv[2:]) if sys.argv[1:2] == ["--fork-server"] else []
     control.open(os.environ.pop(CONTROL_FD, ""))
     interpreter, command = sys.orig_argv[: -len(sys.argv)], sys.argv[1:]
     run = run_script
@@ -155,11 +155,12 @@ def main() -> None:
         raise
 
 
-def worker_of_fork_server() -> "list[Any]":
+def worker_of_fork_server(module: str = "") -> "list[Any]":
     """Becomes the fork server, and comes back in each of its workers, with what it has to import by."""
     at_start = frozenset(sys.modules)
     changes = {name: changing(*change) for name, change in AFTER_IMPORT.items()}
-    return [own("warm").serve(replace_path0, changes, at_start)]
+    finders: list[Any] = own("warm").serve(module, replace_path0, changes, at_start)
+    return finders
 
 
 def run_script() -> None:
@@ -328,12 +329,11 @@ def own(name: str) -> "ModuleType":
 
     What it imports of this package, it imports relative to itself.
     """
-    from importlib import import_module
-
     if PRIVATE not in sys.modules:
         sys.modules[PRIVATE] = package = type(sys)(PRIVATE)
         package.__path__ = [PACKAGE]
-    return import_module(f"{PRIVATE}.{name}")
+    __import__(f"{PRIVATE}.{name}")
+    return sys.modules[f"{PRIVATE}.{name}"]
 
 
 class PackageFinder:

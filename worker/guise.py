@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import os
-from pathlib import Path
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -43,7 +42,8 @@ def appear_as(argv: Sequence[str], env: Mapping[str, str]) -> None:
     text = ctypes.create_string_buffer(arguments + environment)
     start = ctypes.addressof(text)
     # Fields are numbered from 1 in proc(5); the name, field 2, may hold spaces.
-    stat = [b"", b"", b"", *Path("/proc/self/stat").read_bytes().rpartition(b")")[2].split()]
+    with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - pathlib takes its time, here and at the end
+        stat = [b"", b"", b"", *file.read().rpartition(b")")[2].split()]
     break_now = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_long)(("sbrk", _libc))(0)
     layout = _Map(
         *(int(stat[field]) for field in (26, 27, 45, 46, 47)),

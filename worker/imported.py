@@ -2,7 +2,6 @@
 
 The fork server (``warm.py``) imports; in its workers the program's own imports find it.
 """
-# ruff: noqa: PTH113, PTH118, PTH208 - as in boot.py
 
 from __future__ import annotations
 
@@ -71,7 +70,7 @@ class Imported:
     back, and importing TensorFlow or Keras brings back all.
     """
 
-    def __init__(self, after_import: Mapping[str, Callable[[Any], None]], at_start: frozenset[str]) -> None:
+    def __init__(self, after_import: Mapping[str, Callable[[Any], None]]) -> None:
         self._after_import = after_import
         self._decided = {name: os.environ.get(name, default) for name, default in DECISIVE.items()}
         self._filters, self._finders = list(warnings.filters), list(sys.meta_path)
@@ -82,7 +81,6 @@ class Imported:
         self._first_filters = list(takewhile(lambda one: one not in self._filters, now))
         self._last_filters = [one for one in now[len(self._first_filters) :] if one not in self._filters]
         self._new_finders = [one for one in sys.meta_path if one not in self._finders]
-        self._names = _packages(sys.modules) - at_start
         packages = _packages(sys.modules) - before - sys.stdlib_module_names
         self._modules = {name: one for name, one in sys.modules.items() if name.partition(".")[0] in packages}
         with suppress(KeyError, AttributeError):
@@ -90,18 +88,6 @@ class Imported:
             self._decided["KERAS_BACKEND"] = self._modules["keras"].config.backend()
         # In the order of their import.
         self._specs = {name: one.__spec__ for name, one in self._modules.items() if name in packages}
-
-    def hidden_by(self, folder: str | None) -> str | None:
-        """What lies in ``folder``, which comes first on the path, under the name of a module that was imported without it."""
-        if folder is None:
-            return None
-        with suppress(OSError):
-            for name in sorted(os.listdir(folder)):
-                if name.removesuffix(".py") in self._names:
-                    path = os.path.join(folder, name)
-                    if name.endswith(".py") or os.path.isfile(os.path.join(path, "__init__.py")):
-                        return path
-        return None
 
     def hide(self) -> None:
         """Have it look as if nothing had been imported."""

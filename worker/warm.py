@@ -1,55 +1,56 @@
 """The fork server: imports TensorFlow once, then forks workers that find it imported already.
 
-``boot.py`` runs it for ``start.py --fork-server``, with the agent's socket as descriptor 3, and goes on in every worker
-that it forks as if that had been started by itself. What the worker's program does is what shows: until it imports
+``boot.py`` runs it for ``start.py --fork-server tensorflow``, with the agent's socket as descriptor 3, and goes on in every
+worker that it forks as if that had been started by itself. What the worker's program does is what shows: until it imports
 TensorFlow, TensorFlow is not there; at that import comes what importing it changes and prints, and nothing else.
+
+Without ``tensorflow`` it imports nothing: what its workers are spared is the start of the interpreter. All that is loaded here
+is copied and cleared up once by each of them, so this file and ``guise.py`` import next to nothing.
 
 Standard library only, until TensorFlow. Sources: fork(2), unix(7), prctl(2).
 """
-# ruff: noqa: PTH109, PTH112, PTH115, PTH120, PTH208 - as in boot.py
+# ruff: noqa: PTH109, PTH112, PTH113, PTH115, PTH118, PTH120, PTH208 - as in boot.py
 
 from __future__ import annotations
 
-import ctypes
-import importlib
-import json
+# What socket is made of, without its enums.
+import _socket
 import os
-import socket
 import sys
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .guise import appear_as
-from .imported import Imported
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from .imported import Imported
 
 SOCKET = 3
-# Request: four bytes of length with the descriptors, then that much JSON. Reply: this many bytes, a process id.
+# Request: four bytes of length with the descriptors, then as many bytes of words, with zeros between.
+# Reply: this many bytes, a process id.
 REPLY = 8
 _COVERAGE = ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG")
 _CLONE_NEWNET = 0x40000000
 
-_libc = ctypes.CDLL(None, use_errno=True)
 
-
-class Request(NamedTuple):
+class Request:
     """A worker to fork: ``agent`` is the process that is to be its parent, ``go`` says when it may begin.
 
     ``network`` is the network namespace that it is to be in; None for the fork server's own.
     """
 
-    argv: list[str]
-    cwd: str | None
-    env: dict[str, str]
-    cores: list[int]
-    agent: int
-    output: int
-    control: int
-    go: int
-    network: int | None
+    def __init__(self, words: Sequence[str], descriptors: Sequence[int]) -> None:
+        agent, cwd, cores, count, *rest = words
+        self.agent = int(agent)
+        self.cwd = cwd
+        self.cores = [int(core) for core in cores.split(",") if core]
+        self.argv = rest[: int(count)]
+        self.env = {name: value for name, _, value in (one.partition("=") for one in rest[int(count) :])}
+        self.output, self.control, self.go, *networks = self.descriptors = descriptors
+        self.network = networks[0] if networks else None
 
 
 class UnfitError(Exception):
@@ -57,61 +58,76 @@ class UnfitError(Exception):
 
 
 def serve(
-    replace_path0: Callable[..., None], after_import: Mapping[str, Callable[[Any], None]], at_start: frozenset[str]
-) -> Imported:
+    module: str,
+    replace_path0: Callable[..., None],
+    after_import: Mapping[str, Callable[[Any], None]],
+    at_start: frozenset[str],
+) -> list[Imported]:
     """Import, then fork a worker for each request. Returns in the workers alone: the finder that TensorFlow comes back by.
 
     Args:
+        module: ``tensorflow``, or nothing.
         replace_path0: takes this package's own folder off ``sys.path``; TensorFlow is not to find ``data`` or ``task`` there.
         after_import: module -> what is to be done with it once it is imported.
         at_start: the modules that every Python process has loaded before its program runs.
     """
-    link = socket.socket(fileno=SOCKET)
-    link.set_inheritable(False)
+    link = _socket.socket(fileno=SOCKET)
+    os.set_inheritable(SOCKET, False)
     own_folder = sys.path[:1]
     replace_path0()
     try:
-        imported = Imported(after_import, at_start)
-        _require_fitness()
+        finders = [_import(after_import)] if module else []
+        _require_fitness("importing TensorFlow" if module else "starting Python")
     except (UnfitError, Exception) as error:  # noqa: BLE001 - whatever TensorFlow's import raises
         said = str(error) if isinstance(error, UnfitError) else f"{type(error).__name__}: {error}"
-        link.sendall(json.dumps({"unfit": said.splitlines()[0]}).encode() + b"\n")
+        link.sendall(_line({"unfit": said.splitlines()[0]}))
         os._exit(1)
-    link.sendall(json.dumps({"ready": True, "read": sorted(imported.read)}).encode() + b"\n")
+    link.sendall(_line({"ready": True, "read": sorted(finders[0].read)}) if finders else b'{"ready": true}\n')
+    loaded = {name.partition(".")[0] for name in sys.modules} - at_start
     request = _fork_for_each(link)
     # Its descriptor's number is about to be the control line's.
     os.close(link.detach())
     sys.path[:0] = own_folder
-    _become(request, imported)
-    return imported
+    _become(request, loaded, module)
+    for finder in finders:
+        finder.hide()
+    return finders
 
 
-def _require_fitness() -> None:
+def _import(after_import: Mapping[str, Callable[[Any], None]]) -> Imported:
+    from .imported import Imported
+
+    return Imported(after_import)
+
+
+def _require_fitness(deed: str) -> None:
     context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
     if why := unfitness(len(os.listdir("/proc/self/task")), context, _open_files()):
-        raise UnfitError(why)
+        raise UnfitError(f"{deed} {why}")
 
 
 def unfitness(threads: int, context: object, files: Sequence[str]) -> str:
     """Why a process with so many threads, TensorFlow's context and these open files must not be forked; empty if it may."""
     if threads != 1:
-        return f"importing TensorFlow started {threads - 1} threads, which a fork would lose"
+        return f"started {threads - 1} threads, which a fork would lose"
     if context is not None:
-        return "importing TensorFlow created its context, which cannot be shared"
+        return "created its context, which cannot be shared"
     if any(path.startswith("/dev/nvidia") for path in files):
-        return "importing TensorFlow opened the GPUs, which cannot be shared"
+        return "opened the GPUs, which cannot be shared"
     return ""
 
 
 def _open_files() -> list[str]:
     found = []
     for name in os.listdir("/proc/self/fd"):
-        with suppress(OSError):
+        try:
             found.append(os.readlink(f"/proc/self/fd/{name}"))
+        except OSError:
+            continue
     return found
 
 
-def _fork_for_each(link: socket.socket) -> Request:
+def _fork_for_each(link: _socket.socket) -> Request:
     """Answer requests until the agent is gone; returns in each worker."""
     import gc
 
@@ -132,9 +148,8 @@ def _fork_for_each(link: socket.socket) -> Request:
             link.sendall(os.read(read, REPLY))
         except OSError as error:
             link.sendall((-(error.errno or 1)).to_bytes(REPLY, "big", signed=True))
-        for descriptor in (read, write, request.output, request.control, request.go, request.network):
-            if descriptor is not None:
-                os.close(descriptor)
+        for descriptor in (read, write, *request.descriptors):
+            os.close(descriptor)
 
 
 def _is_worker(write: int) -> bool:
@@ -149,10 +164,12 @@ def _is_worker(write: int) -> bool:
     return True
 
 
-def _receive(link: socket.socket) -> Request | None:
-    head, descriptors, _, _ = socket.recv_fds(link, 4, 4)
+def _receive(link: _socket.socket) -> Request | None:
+    head, ancillary, _, _ = link.recvmsg(4, _socket.CMSG_SPACE(4 * 4))
     if not head:
         return None
+    numbers = b"".join(data for _, _, data in ancillary)
+    descriptors = [int.from_bytes(numbers[at : at + 4], sys.byteorder) for at in range(0, len(numbers), 4)]
     missing = int.from_bytes(head, "big")
     data = b""
     while len(data) < missing:
@@ -160,12 +177,14 @@ def _receive(link: socket.socket) -> Request | None:
         if not piece:
             return None
         data += piece
-    output, control, go, *rest = descriptors
-    return Request(**json.loads(data), output=output, control=control, go=go, network=rest[0] if rest else None)
+    return Request([os.fsdecode(word) for word in data.split(b"\0")], descriptors)
 
 
-def _become(request: Request, imported: Imported) -> None:
-    """In the worker: have all that a process of its own would have. Never returns where that cannot be had."""
+def _become(request: Request, loaded: set[str], module: str) -> None:
+    """In the worker: have all that a process of its own would have. Never returns where that cannot be had.
+
+    ``loaded`` are the modules, or packages, that its own would not have loaded by now.
+    """
     step = "start a session"
     control = request.control
     try:
@@ -173,12 +192,12 @@ def _become(request: Request, imported: Imported) -> None:
         # Until the agent knows this process it may start the task another way.
         if not os.read(request.go, 1) or os.getppid() != request.agent:
             os._exit(1)
-        if request.network is not None and _libc.setns(request.network, _CLONE_NEWNET) != 0:
+        if request.network is not None:
             step = "enter its network"
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))  # noqa: TRY301 - all of its steps end so
+            _enter(request.network)
         _wire_up(request)
         control = SOCKET
-        if request.cwd is not None:
+        if request.cwd:
             step = f"change to {request.cwd}"
             os.chdir(request.cwd)
         if request.cores:
@@ -188,15 +207,22 @@ def _become(request: Request, imported: Imported) -> None:
         os.environ.clear()
         os.environ.update(request.env)
         sys.argv[:], sys.orig_argv[:] = request.argv[1:], request.argv
-        if neighbour := imported.hidden_by(_program_folder(sys.argv)):
-            _tell(control, kind="cold", why=f"{neighbour} would be imported instead of TensorFlow's own")
+        if neighbour := hidden_by(_program_folder(sys.argv), loaded):
+            if module:  # otherwise nobody has been promised anything
+                _tell(control, kind="cold", why=f"{neighbour} would be imported instead of what is loaded already")
             os.execvpe(request.argv[0], request.argv, os.environ)
     except OSError as error:
         _tell(control, kind="not-started", step=step, error=error.strerror, errno=error.errno)
         os._exit(127)
     appear_as(request.argv, request.env)
     _refresh()
-    imported.hide()
+
+
+def _enter(network: int) -> None:
+    import ctypes
+
+    if ctypes.CDLL(None, use_errno=True).setns(network, _CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def _wire_up(request: Request) -> None:
@@ -208,7 +234,13 @@ def _wire_up(request: Request) -> None:
 
 
 def _tell(control: int, **fields: object) -> None:
-    os.write(control, json.dumps({**fields, "time": time.time()}).encode() + b"\n")
+    os.write(control, _line({**fields, "time": time.time()}))
+
+
+def _line(record: object) -> bytes:
+    import json
+
+    return json.dumps(record).encode() + b"\n"
 
 
 def _program_folder(argv: Sequence[str]) -> str | None:
@@ -226,9 +258,25 @@ def _program_folder(argv: Sequence[str]) -> str | None:
     return None
 
 
+def hidden_by(folder: str | None, loaded: set[str]) -> str | None:
+    """What lies in ``folder``, which comes first on the path, under the name of a module that was ``loaded`` without it."""
+    try:
+        found = [] if folder is None else sorted(os.listdir(folder))
+    except OSError:
+        return None
+    for name in found:
+        if name.removesuffix(".py") in loaded:
+            path = os.path.join(str(folder), name)
+            if name.endswith(".py") or os.path.isfile(os.path.join(path, "__init__.py")):
+                return path
+    return None
+
+
 def _refresh() -> None:
-    """Whatever a process has of its own, and the import has already made for this one."""
-    importlib.invalidate_caches()
+    """Whatever a process has of its own, and this one has already."""
+    sys.path_importer_cache.clear()
+    if "importlib.metadata" in sys.modules:  # which also has caches, and which the function imports
+        sys.modules["importlib"].invalidate_caches()
     # The random module and tempfile see to it themselves.
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
@@ -237,6 +285,9 @@ def _refresh() -> None:
         process.current_process().authkey = os.urandom(32)
         process.ORIGINAL_DIR = os.getcwd()
     if any(name in os.environ for name in _COVERAGE):
-        with suppress(ImportError):
-            # What its .pth file does at the start of a process; the fork server itself is not measured.
-            importlib.import_module("coverage").process_startup()
+        try:
+            import coverage
+        except ImportError:
+            return
+        # What its .pth file does at the start of a process; the fork server itself is not measured.
+        coverage.process_startup()

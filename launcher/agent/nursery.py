@@ -1,4 +1,4 @@
-"""Where workers are started: each by itself, or forked from a process that has imported TensorFlow already."""
+"""Where workers are started: each by itself, or forked from a process that is there already, with TensorFlow or without."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fork servers as their agent sees them: each has imported TensorFlow, and forks workers that become the agent's children.
+"""Fork servers as their agent sees them: each has imported TensorFlow, or nothing, and forks workers that become the agent's children.
 
 What runs in them is worker/warm.py. Sources: unix(7) for descriptors over a socket, prctl(2) for the adoption of orphans.
 """
@@ -50,7 +50,7 @@ class ForkServer:
     Attributes:
         command: what it was started with.
         descriptor: readable when there is news.
-        ready: it has imported TensorFlow.
+        ready: it has imported what it is to.
         reaped: its process id is not its own any more.
         why: in words, why it cannot be used (any more); empty while it may be.
         waiting: orders that came before it was ready.
@@ -76,13 +76,13 @@ class ForkServer:
         self.why = ""
         self.waiting: list[dict[str, Any]] = []
         self._words = b""
-        self._read: frozenset[str] = frozenset()
+        self._read: frozenset[str] | None = None
 
     def stands_for(self, command: Command) -> bool:
         """Whether a server that was started with ``command`` would be no other than this one."""
         one, other = self.command.env, command.env
         names = {*one, *other}
-        if self.ready:
+        if self._read is not None:
             # Now it is known what the import depended on.
             names = {name for name in names if name in self._read or name.startswith(_BENEATH)}
         same_place = self.command.cwd == command.cwd or not _depends_on_place(command)
@@ -145,12 +145,15 @@ class ForkServer:
                 case {"ready": True, "read": [*names]}:
                     self.ready = True
                     self._read = frozenset(names)
+                case {"ready": True}:
+                    self.ready = True
                 case {"unfit": str(why)}:
                     self.give_up(why)
 
     def _ask(self, command: Command, descriptors: Sequence[int]) -> int:
-        request = {"argv": command.argv, "cwd": command.cwd, "env": command.env, "cores": command.cores}
-        payload = json.dumps({**request, "agent": os.getpid()}).encode()
+        place = [str(os.getpid()), command.cwd or "", ",".join(map(str, command.cores)), str(len(command.argv))]
+        words = [*place, *command.argv, *(f"{name}={value}" for name, value in command.env.items())]
+        payload = b"\0".join(map(os.fsencode, words))
         self._socket.settimeout(_PATIENCE)
         socket.send_fds(self._socket, [len(payload).to_bytes(4, "big")], descriptors)
         self._socket.sendall(payload)
@@ -218,11 +221,12 @@ class ForkServers:
 
 
 def _server_for(order: Mapping[str, Any]) -> Command:
-    env = {**os.environ, **order["env"], **order["warm"]}
+    env = {**os.environ, **order["env"], **order["warm"]["env"]}
     early = {name: value for name, value in env.items() if not name.startswith(_OURS) and name not in _LATE}
     # Its pool of threads would be lost in a fork; the worker sets it up as it would have been (worker/imported.py).
     early["OPENBLAS_NUM_THREADS"] = "1"
-    return Command([*order["argv"][:2], "--fork-server"], order["cwd"], early, ())
+    what = ["--fork-server", *filter(None, [order["warm"]["module"]])]
+    return Command([*order["argv"][:2], *what], order["cwd"], early, ())
 
 
 def _depends_on_place(command: Command) -> bool:

@@ -57,7 +57,7 @@ def _print(whole: Plan) -> None:
 
 def _print_processes(console: Console, whole: Plan) -> None:
     first = whole.launches[0]
-    warm = [launch.task.label for launch in whole.launches if launch.warm is not None]
+    warm = [launch.task.label for launch in whole.launches if launch.finds_tensorflow]
     how = f", forked from a process that has imported TensorFlow: {', '.join(warm)}" if warm else ""
     console.print(f"every task runs{how}", style="bold")
     console.print(f"  {shlex.join(first.argv)}")

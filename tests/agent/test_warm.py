@@ -39,7 +39,13 @@ def make_ready(server: warm.ForkServer, *read: str) -> None:
 
 
 def order(task: int = 0, cwd: str = "/", **env: str) -> dict[str, Any]:
-    return {"task": task, "argv": ["python", "start.py", "train.py"], "cwd": cwd, "env": env, "warm": {}}
+    return {
+        "task": task,
+        "argv": ["python", "start.py", "train.py"],
+        "cwd": cwd,
+        "env": env,
+        "warm": {"module": "tensorflow", "env": {}},
+    }
 
 
 def test_tasks_share_one_whatever_their_own_variables_are(servers: warm.ForkServers) -> None:

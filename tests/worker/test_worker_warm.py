@@ -76,14 +76,22 @@ def server(orphans: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield one
 
 
+@pytest.fixture(scope="module", params=["tensorflow", ""], ids=["tensorflow", "bare"])
+def any_server(
+    orphans: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ForkServer]:
+    """One that has imported TensorFlow, and one that has not."""
+    with started(tmp_path_factory.mktemp("server"), request.param) as one:
+        yield one
+
+
 class started:  # noqa: N801 - reads as the function that it stands for
     """A fork server that is ready, or unfit."""
 
-    def __init__(self, cwd: Path, **env: str) -> None:
+    def __init__(self, cwd: Path, module: str = "tensorflow", **env: str) -> None:
         variables = {**os.environ, **CHATTER, "OPENBLAS_NUM_THREADS": "1", **env}
-        self.server = ForkServer(
-            Command([sys.executable, f"{CODE}/worker/start.py", "--fork-server"], str(cwd), variables, ())
-        )
+        argv = [sys.executable, f"{CODE}/worker/start.py", "--fork-server", *filter(None, [module])]
+        self.server = ForkServer(Command(argv, str(cwd), variables, ()))
 
     def __enter__(self) -> ForkServer:
         while not (self.server.ready or self.server.why):
@@ -162,11 +170,11 @@ def told(ran: Ran) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_a_program_sees_and_does_the_same(server: ForkServer, tmp_path: Path, name: str) -> None:
+def test_a_program_sees_and_does_the_same(any_server: ForkServer, tmp_path: Path, name: str) -> None:
     (tmp_path / "script.py").write_text(PROGRAMS[name] if name in {"stack", "syntax"} else SHOW + PROGRAMS[name])
     if name == "stack":
         (tmp_path / "script.py").write_text("import os, sys\n" + PROGRAMS[name])
-    warmly, coldly = both(server, ["script.py", "--flag", "x"], tmp_path, MINE="ä", PYTHONUNBUFFERED="1")
+    warmly, coldly = both(any_server, ["script.py", "--flag", "x"], tmp_path, MINE="ä", PYTHONUNBUFFERED="1")
     assert warmly.output == coldly.output
     assert os.WTERMSIG(warmly.status) == os.WTERMSIG(coldly.status)
     assert os.waitstatus_to_exitcode(warmly.status) == os.waitstatus_to_exitcode(coldly.status)
@@ -174,9 +182,9 @@ def test_a_program_sees_and_does_the_same(server: ForkServer, tmp_path: Path, na
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_multiprocessing(server: ForkServer, tmp_path: Path, method: str) -> None:
+def test_multiprocessing(any_server: ForkServer, tmp_path: Path, method: str) -> None:
     (tmp_path / "script.py").write_text(SHOW + MULTIPROCESSING.format(method=method))
-    warmly, coldly = both(server, ["script.py"], tmp_path)
+    warmly, coldly = both(any_server, ["script.py"], tmp_path)
     assert (warmly.output, warmly.status) == (coldly.output, coldly.status)
     assert "(9, False)" in warmly.output or method == "fork"
 
@@ -184,13 +192,13 @@ def test_multiprocessing(server: ForkServer, tmp_path: Path, method: str) -> Non
 @pytest.mark.parametrize(
     "argv", [["-m", "package.part", "x"], ["-m", "package"], ["package"], ["-m", "nosuch"], ["none.py"]]
 )
-def test_modules_and_folders(server: ForkServer, tmp_path: Path, argv: list[str]) -> None:
+def test_modules_and_folders(any_server: ForkServer, tmp_path: Path, argv: list[str]) -> None:
     package = tmp_path / "package"
     package.mkdir()
     for name in ("__init__", "__main__", "part"):
         text = "print(sys.argv, sys.path[0], __name__, __spec__ and __spec__.name, __package__, __file__)"
         (package / f"{name}.py").write_text(f"import sys\n{text}")
-    warmly, coldly = both(server, argv, tmp_path)
+    warmly, coldly = both(any_server, argv, tmp_path)
     assert (warmly.output, warmly.status) == (coldly.output, coldly.status)
 
 
@@ -213,9 +221,9 @@ IMPORTS = {
 
 
 @pytest.mark.parametrize("name", IMPORTS)
-def test_an_import_gives_and_does_the_same(server: ForkServer, tmp_path: Path, name: str) -> None:
+def test_an_import_gives_and_does_the_same(any_server: ForkServer, tmp_path: Path, name: str) -> None:
     (tmp_path / "script.py").write_text(SHOW + IMPORTS[name])
-    warmly, coldly = both(server, ["script.py"], tmp_path, OMP_NUM_THREADS="2")
+    warmly, coldly = both(any_server, ["script.py"], tmp_path, OMP_NUM_THREADS="2")
     assert (warmly.output, warmly.status) == (coldly.output, coldly.status)
 
 
@@ -229,12 +237,12 @@ def test_what_the_import_prints_is_printed_at_the_import(orphans: None, tmp_path
     assert after == len(warmly.output) - len("after\n")
 
 
-def test_no_two_workers_draw_the_same_numbers(server: ForkServer, tmp_path: Path) -> None:
+def test_no_two_workers_draw_the_same_numbers(any_server: ForkServer, tmp_path: Path) -> None:
     text = "import random, numpy.random, uuid, tempfile, multiprocessing as m, keras\n"
     text += "for one in (random.random(), numpy.random.rand(), uuid.uuid4(), m.current_process().authkey.hex(), "
     text += "tempfile.mktemp(), int(keras.random.randint((), 0, 2**30))): show(one)"
     (tmp_path / "script.py").write_text(SHOW + text)
-    ones, others = (run(["script.py"], server.fork, tmp_path, {}).output.splitlines()[-6:] for _ in range(2))
+    ones, others = (run(["script.py"], any_server.fork, tmp_path, {}).output.splitlines()[-6:] for _ in range(2))
     assert len(ones) == len(others) == 6
     assert not set(ones) & set(others)
 
@@ -271,11 +279,11 @@ def test_a_variable_that_is_set_too_late(server: ForkServer, tmp_path: Path) -> 
     )
 
 
-def test_coverage_measures_the_program(server: ForkServer, tmp_path: Path) -> None:
+def test_coverage_measures_the_program(any_server: ForkServer, tmp_path: Path) -> None:
     pytest.importorskip("coverage")
     (tmp_path / "rc").write_text(f"[run]\ndata_file = {tmp_path}/data\nparallel = true\ninclude = {tmp_path}/*\n")
     (tmp_path / "script.py").write_text("print('covered')\n")
-    ran = run(["script.py"], server.fork, tmp_path, {"COVERAGE_PROCESS_START": str(tmp_path / "rc")})
+    ran = run(["script.py"], any_server.fork, tmp_path, {"COVERAGE_PROCESS_START": str(tmp_path / "rc")})
     assert ran.output == "covered\n"
     import coverage
 
@@ -285,8 +293,8 @@ def test_coverage_measures_the_program(server: ForkServer, tmp_path: Path) -> No
     assert data.lines(str(tmp_path / "script.py")) == [1]
 
 
-def test_a_directory_that_is_gone(server: ForkServer, tmp_path: Path) -> None:
-    ran = run(["script.py"], server.fork, tmp_path / "nowhere", {})
+def test_a_directory_that_is_gone(any_server: ForkServer, tmp_path: Path) -> None:
+    ran = run(["script.py"], any_server.fork, tmp_path / "nowhere", {})
     assert os.waitstatus_to_exitcode(ran.status) == 127
     (record,) = ran.records
     assert (record["kind"], record["step"]) == ("not-started", f"change to {tmp_path / 'nowhere'}")
@@ -319,10 +327,12 @@ def test_a_server_that_does_not_answer(orphans: None, tmp_path: Path, monkeypatc
     assert server.why == "the fork server did not answer"
 
 
-def test_a_worker_that_nobody_tells_to_go(server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_nobody_tells_to_go(
+    any_server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "script.py").write_text("open('ran', 'w')")
     monkeypatch.setattr("launcher.agent.warm._GO", b"")
-    ran = run(["script.py"], server.fork, tmp_path, {})
+    ran = run(["script.py"], any_server.fork, tmp_path, {})
     assert (os.waitstatus_to_exitcode(ran.status), ran.output) == (1, "")
     assert not (tmp_path / "ran").exists()
 
