@@ -146,6 +146,7 @@ def _honcho(job: Job) -> list[str]:
 
 SHELL = Launcher("shell loop", "sh", _shell_loop, role="floor")
 TFLAUNCH = Launcher("tflaunch", "tflaunch", _tflaunch, role="ours")
+COLD = replace(TFLAUNCH, name="tflaunch --cold", arguments=lambda job: _tflaunch(job, "--cold"))
 MPIRUN = Launcher("Open MPI", "mpirun", lambda job: _mpirun(job, "--tag-output"))
 PARALLEL = Launcher("GNU parallel", "parallel", lambda job: _parallel(job, "--tag", "--line-buffer"))
 HONCHO = Launcher("honcho", "honcho", _honcho, environment=peers.HONCHO)

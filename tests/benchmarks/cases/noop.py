@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tests.benchmarks.aims import Ahead, AtMost
 from tests.benchmarks.case import Case, Metric
-from tests.benchmarks.launchers import ACCELERATE, HONCHO, MPIRUN, PARALLEL, SHELL, TFLAUNCH, TORCHRUN
+from tests.benchmarks.launchers import ACCELERATE, COLD, HONCHO, MPIRUN, PARALLEL, SHELL, TFLAUNCH, TORCHRUN
 
 if TYPE_CHECKING:
     from tests.benchmarks.trial import Trial
@@ -22,14 +22,17 @@ def cases(*, large: bool) -> list[Case]:
 def case(count: int, rounds: int) -> Case:
     """So many processes."""
     # Before that, it is the start of the launcher itself that counts.
-    aims = (AtMost(1.15, times=SHELL), Ahead()) if count >= 64 else (Ahead(),)
+    many = count >= 64
+    aims = (AtMost(1.15, times=SHELL), Ahead()) if many else (Ahead(),)
+    # What few do is no other thing.
+    ours = (TFLAUNCH, COLD) if many else (TFLAUNCH,)
     return Case(
         name=f"noop-{count}",
         title="A Python process that does nothing" if count == 1 else f"{count:,} Python processes that do nothing",
         metrics=(Metric("until the launcher has ended", "s", aims=aims),),
         rounds=rounds,
         reference=SHELL,
-        launchers=(SHELL, TFLAUNCH, MPIRUN, PARALLEL, HONCHO, TORCHRUN, ACCELERATE),
+        launchers=(SHELL, *ours, MPIRUN, PARALLEL, HONCHO, TORCHRUN, ACCELERATE),
         measure=partial(_measure, count),
     )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from tests.benchmarks import peers
 from tests.benchmarks.aims import Ahead, AtMost
 from tests.benchmarks.by_hand import BY_HAND
 from tests.benchmarks.case import Case, Metric
-from tests.benchmarks.launchers import PROGRAMS, TFLAUNCH, Launcher
+from tests.benchmarks.launchers import COLD, PROGRAMS, TFLAUNCH, Launcher
 from tests.benchmarks.trial import Failed
 from tests.benchmarks.usage import memory
 
@@ -22,16 +21,10 @@ if TYPE_CHECKING:
     from tests.benchmarks.trial import Trial
 
 
-def _cold(job: Job) -> list[str]:
-    first, *rest = TFLAUNCH.arguments(job)
-    return [first, "--cold", *rest]
-
-
 def _ray(job: Job) -> list[str]:
     return [str(PROGRAMS / "ray_train.py"), str(job.copies), *job.script_line]
 
 
-COLD = replace(TFLAUNCH, name="tflaunch --cold", arguments=_cold)
 RAY = Launcher("Ray Train", str(peers.RAY.python), _ray, environment=peers.RAY)
 
 
