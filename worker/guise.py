@@ -42,7 +42,7 @@ def appear_as(argv: Sequence[str], env: Mapping[str, str]) -> None:
     text = ctypes.create_string_buffer(arguments + environment)
     start = ctypes.addressof(text)
     # Fields are numbered from 1 in proc(5); the name, field 2, may hold spaces.
-    with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - pathlib takes its time, here and at the end
+    with open("/proc/self/stat", "rb") as file:  # noqa: PTH123 - the import of pathlib would cost each worker 1 ms at its end
         stat = [b"", b"", b"", *file.read().rpartition(b")")[2].split()]
     break_now = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_long)(("sbrk", _libc))(0)
     layout = _Map(

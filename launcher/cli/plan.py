@@ -57,8 +57,9 @@ def _print(whole: Plan) -> None:
 
 def _print_processes(console: Console, whole: Plan) -> None:
     first = whole.launches[0]
-    warm = [launch.task.label for launch in whole.launches if launch.finds_tensorflow]
-    how = f", forked from a process that has imported TensorFlow: {', '.join(warm)}" if warm else ""
+    forked = [launch.task.label for launch in whole.launches if launch.warm is not None]
+    has = "imported TensorFlow" if any(launch.finds_tensorflow for launch in whole.launches) else "started Python"
+    how = f", forked from a process that has {has}: {', '.join(forked)}" if forked else ""
     console.print(f"every task runs{how}", style="bold")
     console.print(f"  {shlex.join(first.argv)}")
     console.print("with, on top of its host's environment", style="bold")

@@ -69,6 +69,20 @@ class TestWhen:
         planned = json.loads((ended.run_dir / "run.json").read_text())["tasks"]
         assert {task["warm"] for task in planned} == {how == "warm"}
 
+    def test_many_that_share_a_core(self, tflaunch: Command) -> None:
+        hosts = {"hosts": [{"address": "localhost", "cores": 1}], "workers": 5}
+        (tflaunch.cwd / "cluster.json").write_text(json.dumps(hosts))
+        shown = tflaunch("plan", "cluster.json", tflaunch.script(SIBLINGS))
+        assert "forked from a process that has started Python: worker 0, worker 1" in shown.out
+        ended = tflaunch("run", "cluster.json", "script.py")
+        assert ended.status == 0, ended.err
+        assert sorted(ended.lines) == [f"worker {number} | warm False" for number in range(5)]
+        # A neighbour of the script is imported, whatever the process that forks had loaded.
+        tflaunch.script("found = 'mine'", "struct.py")
+        ended = tflaunch("run", "cluster.json", tflaunch.script("import struct; print(struct.found)"))
+        assert sorted(ended.lines) == [f"worker {number} | mine" for number in range(5)]
+        assert "cold" not in ended.err
+
     def test_a_module_and_a_plan(self, tflaunch: Command) -> None:
         tflaunch.script("import tensorflow", "package/part.py")
         tflaunch.script("from .part import tensorflow", "package/__main__.py")
