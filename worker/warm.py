@@ -132,8 +132,9 @@ def _fork_for_each(link: _socket.socket) -> Request:
     import gc
 
     gc.collect()
-    # The collector would write to every object that it looks at, and the workers share these pages as long as nobody does.
-    gc.freeze()
+    if hasattr(gc, "freeze"):  # not in PyPy's
+        # The collector would write to every object that it looks at, and the workers share these pages as long as nobody does.
+        gc.freeze()
     while True:
         request = _receive(link)
         if request is None:
