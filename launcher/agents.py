@@ -140,7 +140,7 @@ class Agents:
             Task number -> port.
 
         Raises:
-            UnavailableError: too few ports are free in the range.
+            UnavailableError: too few ports are free in the range, or one cannot be listened on.
             Interrupted: a signal came first.
         """
         missing = {host: len(numbers) - len(self._leased.get(host, ())) for host, numbers in needs.items()}

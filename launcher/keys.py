@@ -139,7 +139,7 @@ KEYS = (
         Boolean(),
         "Import TensorFlow once for each host and fork the workers from that process",
         "For Python scripts and modules. The workers start in a fraction of the time, and share the memory of what they import. "
-        "Where more than four others share a core, Python alone is started once for all of them.",
+        "Where many that do not import it share a core, Python alone is started once for all of them.",
         otherwise="yes where it is right: several tasks on a host that will import TensorFlow anyway",
     ),
     Key("gpus_per_task", Integer(0, MOST_TASKS), "GPUs for each worker", otherwise="an even share of what there is"),

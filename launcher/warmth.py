@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 _TRAINER = Imports(True, {"KERAS_BACKEND": "tensorflow"}, {"TF_CPP_MIN_LOG_LEVEL": "2"})
 
 
-# Where so many workers share a core, it pays to start the interpreter once for all of them: that takes 40 ms, and saves each
-# 7 ms of CPU (2 cores, Python 3.11). Fewer start beside each other.
-_CROWD = 4
+# Milliseconds, of Python 3.11 on two cores: starting the interpreter takes so much of a core; forking one that has started keeps the
+# process that forks for so long, and only one can; and that one has to start first (docs/warm-start.md).
+_START, _FORK, _READY = 12, 2, 40
 
 
 class Warm(NamedTuple):
@@ -75,7 +75,7 @@ def decide(config: ClusterConfig, hosts: Sequence[str]) -> Warmth:
         return Warmth(notes=("warm start is for Linux: starting cold",) if config.warm else ())
     program = _imports(config)
     if config.warm is None and not program.tensorflow:
-        crowded = {spec.address for spec in config.hosts if count[spec.address] > _CROWD * _cores(spec)}
+        crowded = {spec.address for spec in config.hosts if _pays(count[spec.address], _cores(spec))}
         spared = frozenset(number for number in chosen if hosts[number] in crowded)
         return Warmth(spared, Warm("")) if spared else Warmth()
     if config.warm is None and program.elsewhere:
@@ -83,6 +83,11 @@ def decide(config: ClusterConfig, hosts: Sequence[str]) -> Warmth:
     given = {*config.env, *config.forward, *os.environ}
     defaults = {name: value for name, value in program.defaults.items() if name not in given}
     return Warmth(chosen, Warm(early={**defaults, **program.early}))
+
+
+def _pays(workers: int, cores: float) -> bool:
+    """Whether so many workers are there earlier if the interpreter is started once for all of them."""
+    return workers * (_START / cores - _FORK) > _READY
 
 
 def _cores(host: HostSpec) -> float:

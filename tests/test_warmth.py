@@ -43,14 +43,21 @@ def test_the_hosts_with_several_tasks(folder: Path) -> None:
 def test_other_programs_are_forked_where_many_share_a_core(folder: Path) -> None:
     command = script(folder, "import json")
     two = (HostSpec("a", cores=2), HostSpec("b", cores=(0, 1)), HostSpec("c"))
-    config = ClusterConfig(command=command, name="t", engine="ssh", hosts=two, workers=27)
-    hosts = ["a"] * 9 + ["b"] * 8 + ["c"] * 10
-    assert decide(config, hosts) == Warmth(frozenset(range(9)), Warm(""))
+    config = ClusterConfig(command=command, name="t", engine="ssh", hosts=two, workers=33)
+    hosts = ["a"] * 11 + ["b"] * 10 + ["c"] * 12
+    assert decide(config, hosts) == Warmth(frozenset(range(11)), Warm(""))
     assert decide(replace(config, warm=False), hosts) == Warmth()
-    assert decide(replace(config, warm=True), hosts) == Warmth(frozenset(range(27)))
-    here = 4 * len(os.sched_getaffinity(0))
-    assert decided(command, here) == Warmth()
-    assert decided(command, here + 1).warm.module == ""
+    assert decide(replace(config, warm=True), hosts) == Warmth(frozenset(range(33)))
+
+
+@pytest.mark.parametrize(("cores", "least"), [(1, 5), (2, 11), (4, 41), (6, None), (64, None)])
+def test_that_depends_on_the_cores(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, cores: int, least: int | None
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    command = script(folder, "import json")
+    assert decided(command, (least or 10_001) - 1) == Warmth()
+    assert least is None or decided(command, least) == Warmth(frozenset(range(least)), Warm(""))
 
 
 @pytest.mark.parametrize("path", ["package", "package/__main__.py"])

@@ -329,11 +329,13 @@ def own(name: str) -> "ModuleType":
 
     What it imports of this package, it imports relative to itself.
     """
+    from _frozen_importlib import _gcd_import  # what importlib.import_module calls, without the file of that
+
     if PRIVATE not in sys.modules:
         sys.modules[PRIVATE] = package = type(sys)(PRIVATE)
         package.__path__ = [PACKAGE]
-    __import__(f"{PRIVATE}.{name}")
-    return sys.modules[f"{PRIVATE}.{name}"]
+    module: ModuleType = _gcd_import(f"{PRIVATE}.{name}")
+    return module
 
 
 class PackageFinder:

@@ -63,7 +63,7 @@ def serve(
     after_import: Mapping[str, Callable[[Any], None]],
     at_start: frozenset[str],
 ) -> list[Imported]:
-    """Import, then fork a worker for each request. Returns in the workers alone: the finder that TensorFlow comes back by.
+    """Import, then fork a worker for each request. Returns in the workers alone: the finder that TensorFlow comes back by, if any.
 
     Args:
         module: ``tensorflow``, or nothing.
@@ -76,6 +76,7 @@ def serve(
     own_folder = sys.path[:1]
     replace_path0()
     try:
+        _require_nothing_open()
         finders = [_import(after_import)] if module else []
         _require_fitness("importing TensorFlow" if module else "starting Python")
     except (UnfitError, Exception) as error:  # noqa: BLE001 - whatever TensorFlow's import raises
@@ -98,6 +99,13 @@ def _import(after_import: Mapping[str, Callable[[Any], None]]) -> Imported:
     from .imported import Imported
 
     return Imported(after_import)
+
+
+def _require_nothing_open() -> None:
+    # Say, by a sitecustomize: workers close all but what they are given, and one that has it still would write to what is
+    # opened next under that number.
+    if len(_open_files()) > SOCKET + 1:
+        raise UnfitError("starting Python opened a file, which workers would lose")
 
 
 def _require_fitness(deed: str) -> None:
@@ -275,9 +283,7 @@ def hidden_by(folder: str | None, loaded: set[str]) -> str | None:
 
 def _refresh() -> None:
     """Whatever a process has of its own, and this one has already."""
-    sys.path_importer_cache.clear()
-    if "importlib.metadata" in sys.modules:  # which also has caches, and which the function imports
-        sys.modules["importlib"].invalidate_caches()
+    _invalidate_caches()
     # The random module and tempfile see to it themselves.
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed()
@@ -292,3 +298,15 @@ def _refresh() -> None:
             return
         # What its .pth file does at the start of a process; the fork server itself is not measured.
         coverage.process_startup()
+
+
+def _invalidate_caches() -> None:
+    """What importlib.invalidate_caches does, without importing importlib.metadata, as that does (Python 3.12)."""
+    from _frozen_importlib_external import PathFinder
+
+    if "importlib.metadata" in sys.modules:
+        PathFinder.invalidate_caches()
+    for finder in [*sys.path_importer_cache.values(), *sys.meta_path]:
+        if finder is not PathFinder and hasattr(finder, "invalidate_caches"):
+            finder.invalidate_caches()
+    sys.path_importer_cache.clear()

@@ -85,8 +85,9 @@ class Nursery:
                 self._begin_cold(order, server.why or str(error))
 
     def _begin_cold(self, order: dict[str, Any], why: str) -> None:
-        """Start by itself what was to be forked, and say why."""
-        self._tell("report", task=order["task"], record={"kind": "cold", "why": why, "time": time.time()})
+        """Start by itself what was to be forked, and say why to those who were told that it would be."""
+        if order["warm"]["module"]:
+            self._tell("report", task=order["task"], record={"kind": "cold", "why": why, "time": time.time()})
         self._begin_by_itself(order)
 
     def _begin_by_itself(self, order: dict[str, Any]) -> None:

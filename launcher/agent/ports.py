@@ -41,14 +41,16 @@ class Lease:
         Raises:
             OSError: it cannot be listened on.
         """
-        if self._ear is None:
+        if self._ear is not None:
+            return
+        try:
             self._ear = _wildcard()
             self._ear.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            try:
-                self._ear.bind(("", self.port))
-                self._ear.listen(_CALLERS)
-            except OSError as error:
-                raise OSError(error.errno, f"port {self.port}: {error.strerror}") from None
+            self._ear.bind(("", self.port))
+            self._ear.listen(_CALLERS)
+        except OSError as error:
+            self.deafen()
+            raise OSError(error.errno, f"port {self.port}: {error.strerror}") from None
 
     def deafen(self) -> None:
         """Leave the port to the worker again."""

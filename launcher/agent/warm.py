@@ -82,7 +82,7 @@ class ForkServer:
         """Whether a server that was started with ``command`` would be no other than this one."""
         one, other = self.command.env, command.env
         names = {*one, *other}
-        if self._read is not None:
+        if self.ready and self._read is not None:
             # Now it is known what the import depended on.
             names = {name for name in names if name in self._read or name.startswith(_BENEATH)}
         same_place = self.command.cwd == command.cwd or not _depends_on_place(command)

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from zipfile import ZipFile
 
 import pytest
 
@@ -293,6 +294,25 @@ def test_coverage_measures_the_program(any_server: ForkServer, tmp_path: Path) -
     assert data.lines(str(tmp_path / "script.py")) == [1]
 
 
+@pytest.mark.parametrize("module", ["tensorflow", ""])
+def test_an_archive_that_has_changed_meanwhile(orphans: None, tmp_path: Path, module: str) -> None:
+    (tmp_path / "script.py").write_text("import part; print(part.text)")
+    path = tmp_path / "modules.zip"
+
+    def pack(text: str) -> None:
+        with ZipFile(path, "w") as archive:
+            archive.writestr("before.py", f"text = {text!r}")
+            archive.writestr("part.py", f"text = {text!r}")
+
+    pack("one")
+    # Now where everything is in the archive is known.
+    (tmp_path / "sitecustomize.py").write_text("import before")
+    with started(tmp_path, module, PYTHONPATH=f"{tmp_path}:{path}") as server:
+        pack("another")
+        ran = run(["script.py"], server.fork, tmp_path, {})
+    assert ran.output == "another\n"
+
+
 def test_a_directory_that_is_gone(any_server: ForkServer, tmp_path: Path) -> None:
     ran = run(["script.py"], any_server.fork, tmp_path / "nowhere", {})
     assert os.waitstatus_to_exitcode(ran.status) == 127
@@ -307,6 +327,7 @@ HOOK = "import sys, os\nclass Hook:\n def find_spec(n, *a):\n  if n == 'tensorfl
     ("site", "why"),
     [
         ("import threading, time; threading.Thread(target=time.sleep, args=(60,), daemon=True).start()", "threads"),
+        ("log = open(__file__)", "starting Python opened a file"),
         (HOOK.format("raise ImportError('broken')"), "ImportError: broken"),
         (HOOK.format("os.kill(os.getpid(), 9)"), "the fork server ended"),
     ],
