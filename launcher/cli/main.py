@@ -15,13 +15,13 @@ from launcher.errors import Interrupted, TflaunchError
 # SIGUSR1 is a scheduler's warning that the time is nearly over.
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 # Some 10 MB of them.
-_NEW_OBJECTS = 50_000
+NEW_OBJECTS = 50_000
 
 
 def main() -> NoReturn:
     """Run the command that was asked for, and end with its status."""
     # What is imported stays: to look through it for garbage each 700 objects takes 4 of the 100 ms that a run of nothing takes.
-    gc.set_threshold(_NEW_OBJECTS)
+    gc.set_threshold(NEW_OBJECTS)
     if sys.platform != "linux":
         sys.exit("tflaunch runs on Linux (on Windows, inside WSL)")
     _open_standard_streams()

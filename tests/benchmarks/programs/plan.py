@@ -3,11 +3,13 @@
 Prints on a line the seconds of its plan and of what its supervisor does from the first start to the verdict, and the MB in memory.
 """
 
+import gc
 import resource
 import sys
 import time
 
 from launcher import events, placement, plan
+from launcher.cli.main import NEW_OBJECTS
 from launcher.layers import Layer, build
 from launcher.supervisor import Supervisor
 
@@ -37,6 +39,7 @@ def judged(whole: plan.Plan) -> str:
     return supervisor.verdict().reason
 
 
+gc.set_threshold(NEW_OBJECTS)  # as the launcher has it
 count, each = map(int, sys.argv[1:3])
 started = time.monotonic()
 made = planned(count, each)
