@@ -329,7 +329,8 @@ def own(name: str) -> "ModuleType":
 
     What it imports of this package, it imports relative to itself.
     """
-    from _frozen_importlib import _gcd_import  # what importlib.import_module calls, without the file of that
+    # What importlib.import_module calls, without the file of that.
+    from _frozen_importlib import _gcd_import  # type: ignore[attr-defined]
 
     if PRIVATE not in sys.modules:
         sys.modules[PRIVATE] = package = type(sys)(PRIVATE)

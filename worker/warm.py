@@ -307,6 +307,6 @@ def _invalidate_caches() -> None:
     if "importlib.metadata" in sys.modules:
         PathFinder.invalidate_caches()
     for finder in [*sys.path_importer_cache.values(), *sys.meta_path]:
-        if finder is not PathFinder and hasattr(finder, "invalidate_caches"):
-            finder.invalidate_caches()
+        if finder is not PathFinder and (forget := getattr(finder, "invalidate_caches", None)):
+            forget()
     sys.path_importer_cache.clear()
