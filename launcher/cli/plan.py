@@ -59,7 +59,8 @@ def _print_processes(console: Console, whole: Plan) -> None:
     first = whole.launches[0]
     forked = [launch.task.label for launch in whole.launches if launch.warm is not None]
     has = "imported TensorFlow" if any(launch.finds_tensorflow for launch in whole.launches) else "started Python"
-    how = f", forked from a process that has {has}: {', '.join(forked)}" if forked else ""
+    who = "" if len(forked) == len(whole.launches) else f": {', '.join(forked)}"
+    how = f", forked from a process that has {has}{who}" if forked else ""
     console.print(f"every task runs{how}", style="bold")
     console.print(f"  {shlex.join(first.argv)}")
     console.print("with, on top of its host's environment", style="bold")
