@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.timeout(60)
 
 @pytest.fixture
 def loop() -> Iterator[Loop]:
-    with Loop(Console("none"), None) as made:
+    with Console("none", stdout=-1, stderr=-1) as console, Loop(console, None) as made:
         yield made
 
 
@@ -76,10 +77,11 @@ class Pair:
 
 
 @pytest.fixture
-def pair(loop: Loop, tmp_path: Path) -> Pair:
+def pair(loop: Loop, tmp_path: Path) -> Iterator[Pair]:
     run_dir = RunDir.named(tmp_path, "t", pytest.fail)
     run_dir.make()
-    return Pair(loop, run_dir)
+    with closing(run_dir):
+        yield Pair(loop, run_dir)
 
 
 def greeting(clock: float = 6.0) -> Wire:

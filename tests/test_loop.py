@@ -44,8 +44,9 @@ def screen() -> Iterator[tuple[int, int]]:
 
 
 @pytest.fixture
-def console(screen: tuple[int, int]) -> Console:
-    return Console("all", stdout=screen[1], stderr=screen[1])
+def console(screen: tuple[int, int]) -> Iterator[Console]:
+    with Console("all", stdout=screen[1], stderr=screen[1]) as made:
+        yield made
 
 
 @pytest.fixture
