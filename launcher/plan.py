@@ -59,7 +59,7 @@ class Launch(NamedTuple):
     @property
     def finds_tensorflow(self) -> bool:
         """It is forked from a process that has imported it."""
-        return self.warm is not None and self.warm.module == "tensorflow"
+        return self.warm is not None and bool(self.warm.module)
 
     @property
     def tf_config(self) -> str:

@@ -174,7 +174,7 @@ def settle(
     # Found out while the agents are on their way, who need as long for it.
     seats = placement.seats(config, [spec.address for spec in config.hosts])
     warm = warmth.decide(config, [address for _, _, address in seats])
-    compiled = {} if warm.finds_tensorflow else compiling.keep(config, len(seats), run_dir.path)
+    compiled = {} if warm.tasks and warm.warm.module else compiling.keep(config, len(seats), run_dir.path)
     facts = agents.meet([spec.address for spec in config.hosts])
     hosts = [placement.found(spec, facts[spec.address], config.python, config.subnet) for spec in config.hosts]
     there = [host.address for host in hosts if host.code]

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 _TRAINER = Imports(True, {"KERAS_BACKEND": "tensorflow"}, {"TF_CPP_MIN_LOG_LEVEL": "2"})
 
 
-# Milliseconds, of Python 3.11 on two cores: starting the interpreter takes so much of a core; forking one that has started keeps the
-# process that forks for so long, and only one can; and that one has to start first (docs/warm-start.md).
+# Milliseconds, of Python 3.11 on two cores: starting the interpreter takes so much of a core; a fork of one that has started keeps
+# the only process that can for so long; and that one has to start first. By itself it takes 15, but with 6 workers nothing was
+# gained yet, with 12 a tenth: hence 40 (docs/warm-start.md).
 _START, _FORK, _READY = 12, 2, 40
 
 
@@ -51,11 +52,6 @@ class Warmth(NamedTuple):
     tasks: frozenset[int] = frozenset()
     warm: Warm = Warm()
     notes: tuple[str, ...] = ()
-
-    @property
-    def finds_tensorflow(self) -> bool:
-        """Some tasks are forked from a process that has imported it."""
-        return bool(self.tasks and self.warm.module)
 
 
 def decide(config: ClusterConfig, hosts: Sequence[str]) -> Warmth:
