@@ -102,6 +102,7 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     The cause is the task that failed first on its own account. An evaluator's failure ends nobody else, so it counts only
     when no member of the cluster failed; one that looks like the echo of a peer's, only when there is no other at all, and
     the network did not fail either.
+    Whatever kills an agent may kill its workers a moment before: one that SIGKILL ended is no cause where a host is lost.
     What ended by our own signal was stopped, and is no failure, unless it had reported an error before; nor is what saved
     its work and ended because of somebody else's SIGTERM. A task that a signal stopped, and that did not go on, failed then.
     """
@@ -111,9 +112,9 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     victims = [ending for ending in endings if fates[ending.task.number] == "victim"]
     suspects = [ending for ending in failed or victims if interruption is None or _when(ending) < interruption.time]
     lost = [ending for ending in endings if fates[ending.task.number] == "lost"]
-    if lost and not failed and (interruption is None or lost[0].lost_at < interruption.time):
+    if lost and all(map(_killed, failed)) and (interruption is None or lost[0].lost_at < interruption.time):
         reason = f"the agent on {lost[0].task.host} was lost: {lost[0].lost}"
-        return Verdict("unavailable", 69, None, reason, "", fates)
+        return Verdict("unavailable", 69, None, reason, "", {**fates, **{one.task.number: "lost" for one in failed}})
     if suspects and not failed and (cut := network.cut(endings)):
         return Verdict("unavailable", 69, None, cut.reason, cut.hint, fates)
     if suspects:
@@ -141,6 +142,12 @@ def _fate(ending: Ending) -> Fate:
     if error is not None and error.get("after_stop"):
         return "stopped"
     return "victim" if error is not None and error.get("victim") else "failed"
+
+
+def _killed(ending: Ending) -> bool:
+    """By SIGKILL, and not because it had grown too large."""
+    exited = ending.exited
+    return exited is not None and exited.signal == signal.SIGKILL and not exited.oom and ending.error is None
 
 
 def _when(ending: Ending) -> float:

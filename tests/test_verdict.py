@@ -177,6 +177,19 @@ class TestLostHosts:
         verdict = judge([ending(0, 4), lost(1)])
         assert (verdict.status, verdict.exit_status, fates(verdict)) == ("failed", 4, ["failed", "lost"])
 
+    def test_what_was_killed_with_its_host_is_no_cause(self) -> None:
+        verdict = judge([ending(0, signal=9), stopped(1), lost(2)])
+        assert (verdict.status, verdict.exit_status, verdict.cause) == ("unavailable", 69, None)
+        assert fates(verdict) == ["lost", "stopped", "lost"]
+
+    def test_what_the_kernel_killed_for_its_memory_is(self) -> None:
+        verdict = judge([ending(0, signal=9, oom=True), lost(1)])
+        assert (verdict.status, fates(verdict)) == ("failed", ["failed", "lost"])
+
+    def test_what_raised_before_it_was_killed_is(self) -> None:
+        verdict = judge([ending(0, signal=9, error=raised(9.0)), lost(1)])
+        assert (verdict.status, fates(verdict)) == ("failed", ["failed", "lost"])
+
 
 class TestNetwork:
     def test_it_is_to_blame_where_packets_went_unanswered_and_nobody_failed(self) -> None:

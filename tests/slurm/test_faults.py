@@ -94,7 +94,8 @@ class TestStep:
         enough(site, 1)
         status, err = run.end()
         assert status == 0, err
-        assert GONE in err
+        # Slurm kills workers and agents in an order of its own: an agent may have told of its worker's end before its own.
+        assert GONE in err or "killed by SIGKILL" in err, err
         assert "all done after 1 restart" in err
         assert_every_line_came_once(site, 1, 3)
 
