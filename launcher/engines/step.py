@@ -22,7 +22,7 @@ _PATIENCE = 8.0
 # For srun to end a step, and to say no more.
 _MOMENT = 2.0
 # Between the news that a task has ended and what it has said last.
-_LAST_WORDS = 0.2
+_LAST_WORDS = 1.0
 # Lines of srun's.
 _KEPT = 1000
 # What the job asked for its own tasks: each would say something else of the agents' step.

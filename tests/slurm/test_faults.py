@@ -221,7 +221,7 @@ class TestNoAgent:
         )
         ended = site.run("true", salloc=("-N3",), python=python)
         assert ended.status == 69
-        assert "2 of 3 hosts are not to be had" in ended.err
+        assert "2 of 3 hosts are not to be had" in ended.err, ended.err
         for number in (2, 3):
             said = (
                 f"10.77.0.{number}: its agent did not start: {site.folder}/python: 2: exec: /nowhere/python: not found"
