@@ -15,6 +15,7 @@ from __future__ import annotations
 
 # What socket is made of, without its enums.
 import _socket
+import gc
 import os
 import sys
 import time
@@ -60,7 +61,7 @@ class UnfitError(Exception):
 def serve(
     module: str,
     replace_path0: Callable[..., None],
-    after_import: Mapping[str, Callable[[Any], None]],
+    after_import: Mapping[str, tuple[str, str]],
     at_start: frozenset[str],
 ) -> list[Imported]:
     """Import, then fork a worker for each request. Returns in the workers alone: the finder that TensorFlow comes back by, if any.
@@ -68,11 +69,14 @@ def serve(
     Args:
         module: ``tensorflow``, or nothing.
         replace_path0: takes this package's own folder off ``sys.path``; TensorFlow is not to find ``data`` or ``task`` there.
-        after_import: module -> what is to be done with it once it is imported.
+        after_import: module -> the module of this package, and its function, that is called with it once it is imported.
         at_start: the modules that every Python process has loaded before its program runs.
     """
     link = _socket.socket(fileno=SOCKET)
     os.set_inheritable(SOCKET, False)
+    collects = gc.isenabled()
+    # What is imported stays. To look through it for garbage, again and again, is a fifth of what importing TensorFlow takes.
+    gc.disable()
     own_folder = sys.path[:1]
     replace_path0()
     try:
@@ -85,17 +89,26 @@ def serve(
         os._exit(1)
     link.sendall(_line({"ready": True, "read": sorted(finders[0].read)}) if finders else b'{"ready": true}\n')
     loaded = {name.partition(".")[0] for name in sys.modules} - at_start
+    # Here, once: the workers share what they do not write to, and taking this apart writes to all of it.
+    for finder in finders:
+        finder.hide()
+    _forget_folders()
+    if hasattr(gc, "freeze"):  # not in PyPy's
+        # The collector would write to every object that it looks at.
+        gc.freeze()
+    if collects:
+        gc.enable()
     request = _fork_for_each(link)
     # Its descriptor's number is about to be the control line's.
     os.close(link.detach())
     sys.path[:0] = own_folder
     _become(request, loaded, module)
     for finder in finders:
-        finder.hide()
+        finder.reseed()
     return finders
 
 
-def _import(after_import: Mapping[str, Callable[[Any], None]]) -> Imported:
+def _import(after_import: Mapping[str, tuple[str, str]]) -> Imported:
     from .imported import Imported
 
     return Imported(after_import)
@@ -137,12 +150,6 @@ def _open_files() -> list[str]:
 
 def _fork_for_each(link: _socket.socket) -> Request:
     """Answer requests until the agent is gone; returns in each worker."""
-    import gc
-
-    gc.collect()
-    if hasattr(gc, "freeze"):  # not in PyPy's
-        # The collector would write to every object that it looks at, and the workers share these pages as long as nobody does.
-        gc.freeze()
     while True:
         request = _receive(link)
         if request is None:
@@ -284,9 +291,6 @@ def hidden_by(folder: str | None, loaded: set[str]) -> str | None:
 def _refresh() -> None:
     """Whatever a process has of its own, and this one has already."""
     _invalidate_caches()
-    # The random module and tempfile see to it themselves.
-    if "numpy.random" in sys.modules:
-        sys.modules["numpy.random"].seed()
     if "multiprocessing.process" in sys.modules:
         process: Any = sys.modules["multiprocessing.process"]
         process.current_process().authkey = os.urandom(32)
@@ -298,6 +302,15 @@ def _refresh() -> None:
             return
         # What its .pth file does at the start of a process; the fork server itself is not measured.
         coverage.process_startup()
+
+
+def _forget_folders() -> None:
+    """What was seen in them while importing. An archive is not forgotten, as it would be remembered otherwise."""
+    from _frozen_importlib_external import FileFinder
+
+    for path, finder in list(sys.path_importer_cache.items()):
+        if isinstance(finder, FileFinder):
+            del sys.path_importer_cache[path]
 
 
 def _invalidate_caches() -> None:
