@@ -164,7 +164,8 @@ def conclude(
 def _last_words(verdict: Verdict, tasks: Sequence[TaskOutcome], run_dir: RunDir) -> list[str]:
     if verdict.cause is not None:
         return last_lines(tasks[verdict.cause.number].log, _LAST_LINES)
-    lost = next((one.task.host for one in tasks if one.fate == "lost"), None)
+    # Of those whose end was seen, the agent may be there still.
+    lost = next((one.task.host for one in tasks if one.fate == "lost" and one.peak is None), None)
     return [] if lost is None else last_lines(run_dir.agent_log(lost), _LAST_LINES)
 
 

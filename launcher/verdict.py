@@ -29,6 +29,8 @@ _TRANSIENT = frozenset(
         *("UnavailableError", "AbortedError", "CancelledError", "DeadlineExceededError", "ResourceExhaustedError"),
     }
 )
+# Seconds. To know that a host is lost may take the start of a step on it (engines/slurm.py).
+_MOMENT = 5.0
 _ASKED = "a worker was asked to end by SIGTERM"
 
 Fate = Literal["done", "failed", "victim", "stopped", "lost", "not started"]
@@ -112,9 +114,10 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     victims = [ending for ending in endings if fates[ending.task.number] == "victim"]
     suspects = [ending for ending in failed or victims if interruption is None or _when(ending) < interruption.time]
     lost = [ending for ending in endings if fates[ending.task.number] == "lost"]
-    if lost and all(map(_killed, failed)) and (interruption is None or lost[0].lost_at < interruption.time):
+    killed = [ending for ending in every if lost and _went_with(ending, lost[0].lost_at)]
+    if lost and all(one in killed for one in failed) and (interruption is None or lost[0].lost_at < interruption.time):
         reason = f"the agent on {lost[0].task.host} was lost: {lost[0].lost}"
-        return Verdict("unavailable", 69, None, reason, "", {**fates, **{one.task.number: "lost" for one in failed}})
+        return Verdict("unavailable", 69, None, reason, "", {**fates, **{one.task.number: "lost" for one in killed}})
     if suspects and not failed and (cut := network.cut(endings)):
         return Verdict("unavailable", 69, None, cut.reason, cut.hint, fates)
     if suspects:
@@ -144,10 +147,12 @@ def _fate(ending: Ending) -> Fate:
     return "victim" if error is not None and error.get("victim") else "failed"
 
 
-def _killed(ending: Ending) -> bool:
-    """By SIGKILL, and not because it had grown too large."""
+def _went_with(ending: Ending, lost_at: float) -> bool:
+    """Whether a SIGKILL of somebody else's has ended it, not for its memory, a moment before a host was lost or afterwards."""
     exited = ending.exited
-    return exited is not None and exited.signal == signal.SIGKILL and not exited.oom and ending.error is None
+    if exited is None or exited.signal != signal.SIGKILL or exited.sent or exited.oom:
+        return False
+    return ending.error is None and ending.stopped is None and exited.time > lost_at - _MOMENT
 
 
 def _when(ending: Ending) -> float:

@@ -27,8 +27,8 @@ def ending(
     return Ending(Task(number, job, number, f"h{number}"), exited, error)
 
 
-def lost(number: int, why: str = "killed by SIGKILL") -> Ending:
-    return Ending(Task(number, "worker", number, f"h{number}"), lost=why)
+def lost(number: int, why: str = "killed by SIGKILL", *, at: float = 0.0) -> Ending:
+    return Ending(Task(number, "worker", number, f"h{number}"), lost=why, lost_at=at)
 
 
 def raised(at: float, message: str = "bad", **more: Any) -> dict[str, Any]:
@@ -177,18 +177,28 @@ class TestLostHosts:
         verdict = judge([ending(0, 4), lost(1)])
         assert (verdict.status, verdict.exit_status, fates(verdict)) == ("failed", 4, ["failed", "lost"])
 
-    def test_what_was_killed_with_its_host_is_no_cause(self) -> None:
-        verdict = judge([ending(0, signal=9), stopped(1), lost(2)])
+    def test_what_was_killed_a_moment_before_is_no_cause(self) -> None:
+        evaluator = ending(3, signal=9, at=12.0, job="evaluator")
+        verdict = judge([ending(0, signal=9, at=12.0), stopped(1), lost(2, at=12.5), evaluator])
         assert (verdict.status, verdict.exit_status, verdict.cause) == ("unavailable", 69, None)
-        assert fates(verdict) == ["lost", "stopped", "lost"]
+        assert verdict.reason == "the agent on h2 was lost: killed by SIGKILL"
+        assert fates(verdict) == ["lost", "stopped", "lost", "lost"]
 
-    def test_what_the_kernel_killed_for_its_memory_is(self) -> None:
-        verdict = judge([ending(0, signal=9, oom=True), lost(1)])
+    @pytest.mark.parametrize(
+        "killed",
+        [
+            ending(0, signal=9, at=12.0),
+            ending(0, signal=9, at=41.0, oom=True),
+            ending(0, signal=9, at=41.0, error=raised(40.9)),
+            ending(0, signal=9, at=41.0, sent=("SIGTERM", "SIGCONT", "SIGKILL"))._replace(stopped=10.0),
+            ending(0, signal=11, at=41.0),
+        ],
+        ids=["long before", "for its memory", "after it raised", "after it was stopped", "by another signal"],
+    )
+    def test_what_ended_otherwise_is(self, killed: Ending) -> None:
+        verdict = judge([killed, lost(1, at=41.5)])
         assert (verdict.status, fates(verdict)) == ("failed", ["failed", "lost"])
-
-    def test_what_raised_before_it_was_killed_is(self) -> None:
-        verdict = judge([ending(0, signal=9, error=raised(9.0)), lost(1)])
-        assert (verdict.status, fates(verdict)) == ("failed", ["failed", "lost"])
+        assert verdict.cause is killed.task
 
 
 class TestNetwork:

@@ -21,7 +21,8 @@ import time
 
 TYPE_CHECKING = False  # as typing has it, without the cost of typing
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
+    from importlib.abc import Loader
     from importlib.machinery import ModuleSpec
     from types import CodeType, ModuleType, TracebackType
     from typing import Any
@@ -289,36 +290,43 @@ AFTER_IMPORT = {
 
 
 class AfterImport:
-    """Finds the modules of AFTER_IMPORT where they are found anyway, and has them changed once they are loaded.
+    """Has the modules of AFTER_IMPORT changed once they are loaded, whoever finds them.
 
     TensorFlow itself, too, whose import takes less time if no garbage is looked for meanwhile.
     """
 
     @staticmethod
     def find_spec(
-        name: str, path: "Sequence[str] | None" = None, _target: "ModuleType | None" = None
+        name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
         if name not in AFTER_IMPORT and name != "tensorflow":
             return None
-        from importlib.machinery import PathFinder
-
-        spec = PathFinder.find_spec(name, path)
-        if spec is not None and spec.loader is not None:
-            loader: Any = spec.loader
-            load = loader.exec_module
-            if name in AFTER_IMPORT:
-                loader.exec_module = changing(load, *AFTER_IMPORT[name])
-            else:
-                loader.exec_module = own("garbage").uncollected(load)
+        spec = find_further(name, path, target)
+        if spec is not None and name == "tensorflow":
+            spec.__class__ = own("garbage").Uncollected
+        elif spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
+            change_after(spec.loader, *AFTER_IMPORT[name])
         return spec
 
 
-def changing(load: "Callable[[ModuleType], None]", file: str, function: str) -> "Callable[[ModuleType], None]":
+def find_further(name: str, path: "Sequence[str] | None", target: "ModuleType | None") -> "ModuleSpec | None":
+    """What import would find without AfterImport."""
+    for finder in sys.meta_path[sys.meta_path.index(AfterImport) + 1 :]:
+        find: Any = getattr(finder, "find_spec", None)
+        spec: ModuleSpec | None = find and find(name, path, target)
+        if spec is not None:
+            return spec
+    return None
+
+
+def change_after(loader: "Loader", file: str, function: str) -> None:
+    load = loader.exec_module
+
     def exec_module(module: "ModuleType") -> None:
         load(module)
         getattr(own(file), function)(module)
 
-    return exec_module
+    loader.exec_module = exec_module  # type: ignore[method-assign]
 
 
 def own(name: str) -> "ModuleType":

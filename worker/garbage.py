@@ -7,31 +7,36 @@ are some more, which takes a fifth of the import (docs/facts.md, Start-up).
 from __future__ import annotations
 
 import gc
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
+from importlib.machinery import ModuleSpec
 
 
-def uncollected(load: Callable[[ModuleType], None]) -> Callable[[ModuleType], None]:
-    """What loads a module as ``load`` does, but leaves its garbage; what there is then counts as old, as it soon would otherwise."""
+class Uncollected(ModuleSpec):
+    """The class of a module's spec until that is loaded: meanwhile the collector is off.
 
-    def exec_module(module: ModuleType) -> None:
-        collects = gc.isenabled()
-        gc.disable()
-        try:
-            load(module)
-        finally:
-            _grow_old()
-            if collects:
-                gc.enable()
+    importlib sets ``_initializing`` before it runs a module, and when that has ended, however it has. So there is no frame of ours
+    between the import and the module, which its tracebacks and warnings would show.
+    """
 
-    return exec_module
+    @property
+    def _initializing(self) -> bool:
+        return bool(vars(self).get("_initializing"))
+
+    @_initializing.setter
+    def _initializing(self, now: bool) -> None:
+        vars(self)["_initializing"] = now
+        if now:
+            vars(self)["_collects"] = gc.isenabled()
+            gc.disable()
+            return
+        collects = vars(self).pop("_collects", False)
+        self.__class__ = ModuleSpec  # type: ignore[assignment]
+        _grow_old()
+        if collects:
+            gc.enable()
 
 
 def _grow_old() -> None:
-    """Have all that there is in the oldest generation, without looking at it."""
+    """Have all that there is in the oldest generation, where it soon would be, without looking at it."""
     # Not in PyPy's; and what somebody has put out of the collector's way is to stay there.
     if hasattr(gc, "freeze") and not gc.get_freeze_count():
         gc.freeze()

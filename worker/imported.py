@@ -68,8 +68,8 @@ class Imported:
     Attributes:
         read: the environment variables that the import depended on, as far as Python code looked at them.
 
-    It is made and hidden in the fork server, and ``reseed`` is called in the worker. There importing one of the packages brings
-    that one back, and importing TensorFlow or Keras brings back all.
+    It is made and hidden in the fork server. In its workers importing one of the packages brings that one back, and importing
+    TensorFlow or Keras brings back all.
     """
 
     def __init__(self, after_import: Mapping[str, tuple[str, str]]) -> None:
@@ -102,11 +102,6 @@ class Imported:
         sys.meta_path[:] = self._finders
         self._set_filters(self._filters)
 
-    def reseed(self) -> None:
-        """Have random numbers of this process's own. The random module and tempfile see to that themselves."""
-        if "numpy.random" in self._modules:
-            self._modules["numpy.random"].seed()
-
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         """Finds the packages themselves; their modules are in sys.modules by the time that they are looked for."""
         return ModuleSpec(name, self) if name in self._specs else None  # type: ignore[arg-type] # a loader by its methods
@@ -125,6 +120,7 @@ class Imported:
             self._finish_import()
 
     def _put_back(self, packages: Iterable[str]) -> None:
+        seeded = "numpy.random" in sys.modules
         for name, module in self._modules.items():
             if name.partition(".")[0] in packages:
                 sys.modules.setdefault(name, module)
@@ -134,6 +130,9 @@ class Imported:
         sys.meta_path[:0] = [one for one in self._new_finders if one not in sys.meta_path]
         if "numpy" in packages:
             _set_blas_threads()
+            # NumPy 2 imports it when it is asked for.
+            if "numpy.random" in sys.modules and not seeded:
+                sys.modules["numpy.random"].seed()
 
     def _finish_import(self) -> None:
         sys.meta_path.remove(self)
@@ -142,7 +141,8 @@ class Imported:
             sys.stderr.flush()
             os.write(2, self._words)
         for name, change in self._changes.items():
-            change(self._modules[name])
+            if name in self._modules:
+                change(self._modules[name])
 
     def _require_same_environment(self) -> None:
         for name, value in self._decided.items():
@@ -200,9 +200,8 @@ def _look_up_what_is_not_there() -> None:
     2.21 does so once in a process, the first time that it finds none of a name, as it does in each worker's first collective:
     10 ms, and 2.4 MB. A TensorFlow that has its registry elsewhere does it in the workers.
     """
-    look_up = getattr(sys.modules.get("tensorflow.python.framework.op_def_registry"), "get", None)
-    if look_up is not None:
-        look_up("tflaunch")
+    with suppress(Exception):
+        sys.modules["tensorflow.python.framework.op_def_registry"].get("tflaunch")
 
 
 def _set_blas_threads() -> None:

@@ -103,8 +103,6 @@ def serve(
     os.close(link.detach())
     sys.path[:0] = own_folder
     _become(request, loaded, module)
-    for finder in finders:
-        finder.reseed()
     return finders
 
 
@@ -291,6 +289,9 @@ def hidden_by(folder: str | None, loaded: set[str]) -> str | None:
 def _refresh() -> None:
     """Whatever a process has of its own, and this one has already."""
     _invalidate_caches()
+    # The random module and tempfile see to it themselves.
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed()
     if "multiprocessing.process" in sys.modules:
         process: Any = sys.modules["multiprocessing.process"]
         process.current_process().authkey = os.urandom(32)

@@ -248,6 +248,16 @@ def test_no_two_workers_draw_the_same_numbers(any_server: ForkServer, tmp_path: 
     assert not set(ones) & set(others)
 
 
+@pytest.mark.parametrize("module", ["tensorflow", ""])
+def test_nor_if_the_environment_has_loaded_what_makes_them(orphans: None, tmp_path: Path, module: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import random, numpy.random")
+    (tmp_path / "script.py").write_text(SHOW + "import random, numpy; show(random.random(), numpy.random.rand())")
+    with started(tmp_path, module, PYTHONPATH=str(tmp_path)) as server:
+        ones, others = (run(["script.py"], server.fork, tmp_path, {}).output.split() for _ in range(2))
+    assert len(ones) == len(others) == 2
+    assert not set(ones) & set(others)
+
+
 def test_a_file_beside_the_script_that_an_import_would_find(server: ForkServer, tmp_path: Path) -> None:
     (tmp_path / "absl.py").write_text("raise ImportError('a neighbour')")
     (tmp_path / "script.py").write_text(SHOW + "import tensorflow")
