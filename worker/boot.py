@@ -303,7 +303,7 @@ class AfterImport:
             return None
         spec = find_further(name, path, target)
         if spec is not None and name == "tensorflow":
-            spec.__class__ = own("garbage").Uncollected
+            own("garbage").leave(spec)
         elif spec is not None and spec.loader is not None and hasattr(spec.loader, "exec_module"):
             change_after(spec.loader, *AFTER_IMPORT[name])
         return spec

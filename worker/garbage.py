@@ -10,7 +10,13 @@ import gc
 from importlib.machinery import ModuleSpec
 
 
-class Uncollected(ModuleSpec):
+def leave(spec: ModuleSpec) -> None:
+    """Have the module of this spec loaded with the collector off. A spec of somebody's own kind stays as it is."""
+    if type(spec) is ModuleSpec:
+        spec.__class__ = _Uncollected
+
+
+class _Uncollected(ModuleSpec):
     """The class of a module's spec until that is loaded: meanwhile the collector is off.
 
     importlib sets ``_initializing`` before it runs a module, and when that has ended, however it has. So there is no frame of ours

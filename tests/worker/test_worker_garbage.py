@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from worker import boot
-from worker.garbage import Uncollected
+from worker.garbage import leave
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,6 +33,12 @@ class Loader:
         """Nothing special."""
 
 
+def spec_of(run: Callable[[ModuleType], object]) -> ModuleSpec:
+    spec = ModuleSpec("some_module", Loader(run))  # type: ignore[arg-type]
+    leave(spec)
+    return spec
+
+
 @pytest.fixture
 def load() -> Iterator[Import]:
     """Imports a module that is made by a function, with the collector on before and after, whatever that does."""
@@ -41,7 +47,7 @@ def load() -> Iterator[Import]:
         class Finder:
             @staticmethod
             def find_spec(name: str, *_: object) -> ModuleSpec | None:
-                return Uncollected(name, Loader(run)) if name == "some_module" else None  # type: ignore[arg-type]
+                return spec_of(run) if name == "some_module" else None
 
         sys.meta_path.insert(0, Finder)
         try:
@@ -56,7 +62,7 @@ def load() -> Iterator[Import]:
     gc.enable()
 
 
-class TestUncollected:
+class TestLeave:
     @pytest.mark.parametrize("before", [True, False])
     def test_the_collector_is_off_meanwhile_and_then_as_it_was(self, load: Import, before: bool) -> None:
         (gc.enable if before else gc.disable)()
@@ -88,8 +94,16 @@ class TestUncollected:
         assert gc.get_freeze_count() == frozen
 
     def test_one_that_is_only_looked_for_changes_nothing(self) -> None:
-        module_from_spec(Uncollected("some_module", Loader(vars)))  # type: ignore[arg-type]
+        module_from_spec(spec_of(vars))
         assert gc.isenabled()
+
+    def test_a_spec_of_somebodys_own_kind_stays_as_it_is(self) -> None:
+        class Own(ModuleSpec):
+            pass
+
+        spec = Own("some_module", None)
+        leave(spec)
+        assert type(spec) is Own
 
 
 # What a package may do while it is imported, and a program that shows what it sees of that.
