@@ -114,10 +114,11 @@ def judge(endings: Sequence[Ending], interruption: Interruption | None = None) -
     victims = [ending for ending in endings if fates[ending.task.number] == "victim"]
     suspects = [ending for ending in failed or victims if interruption is None or _when(ending) < interruption.time]
     lost = [ending for ending in endings if fates[ending.task.number] == "lost"]
-    killed = [ending for ending in every if lost and _went_with(ending, lost[0].lost_at)]
-    if lost and all(one in killed for one in failed) and (interruption is None or lost[0].lost_at < interruption.time):
+    went: dict[int, Fate] = {one.task.number: "lost" for one in every if lost and _went_with(one, lost[0].lost_at)}
+    nobody_else = all(one.task.number in went for one in failed)
+    if lost and nobody_else and (interruption is None or lost[0].lost_at < interruption.time):
         reason = f"the agent on {lost[0].task.host} was lost: {lost[0].lost}"
-        return Verdict("unavailable", 69, None, reason, "", {**fates, **{one.task.number: "lost" for one in killed}})
+        return Verdict("unavailable", 69, None, reason, "", {**fates, **went})
     if suspects and not failed and (cut := network.cut(endings)):
         return Verdict("unavailable", 69, None, cut.reason, cut.hint, fates)
     if suspects:

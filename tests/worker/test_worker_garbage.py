@@ -115,7 +115,7 @@ INITS = {
 }
 PROGRAM = """
 import gc, importlib.util, traceback
-print(type(importlib.util.find_spec("tensorflow")).__name__ != "", gc.isenabled())
+print(importlib.util.find_spec("tensorflow").origin, gc.isenabled())
 try:
     import tensorflow
     print(type(tensorflow.__spec__), tensorflow.__spec__.loader.exec_module)
